@@ -1,0 +1,205 @@
+//! The node's two archive directories (`vat-transcript-archive-dir`, `vat-snapshot-archive-dir`).
+//!
+//! Owns their file names and the reading of their files. A file is only a candidate: a crank that was rolled back leaves
+//! one behind too. It is believed when its content has the hash of a committed row, which the caller knows.
+//!
+//! Source: `swing-store/src/archiver.js`; names from `transcriptStore.js` and `snapStore.js`.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use crate::image::{Image, ImageError};
+use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
+use crate::verdict::Unverifiable;
+
+/// Where archive files may be; each directory is optional.
+#[derive(Debug, Default)]
+pub struct Archives {
+    transcripts: Option<Directory>,
+    snapshots: Option<Directory>,
+}
+
+/// A directory and the names in it when it was listed.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    names: HashSet<String>,
+}
+
+/// Why an archive can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to list the archive directory {}: {source}; it must be the directory that app.toml names, readable for this user", path.display())]
+pub struct ArchiveError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Directory {
+    fn list(path: &Path) -> Result<Self, ArchiveError> {
+        let failed = |source| ArchiveError { path: path.to_owned(), source };
+        let mut names = HashSet::new();
+        for entry in fs::read_dir(path).map_err(failed)? {
+            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+                names.insert(name);
+            }
+        }
+        Ok(Self { path: path.to_owned(), names })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+}
+
+impl Archives {
+    /// Lists the directories that are given.
+    ///
+    /// # Errors
+    /// When one can't be listed.
+    pub fn open(transcripts: Option<&Path>, snapshots: Option<&Path>) -> Result<Self, ArchiveError> {
+        Ok(Self {
+            transcripts: transcripts.map(Directory::list).transpose()?,
+            snapshots: snapshots.map(Directory::list).transpose()?,
+        })
+    }
+
+    /// Whether there is a file for a span.
+    #[must_use]
+    pub fn has_items(&self, span: &SpanId) -> bool {
+        self.transcripts.as_ref().is_some_and(|directory| directory.has(&transcript_name(span)))
+    }
+
+    /// Whether there is a file for the snapshot that a vat saved at a position.
+    #[must_use]
+    pub fn has_image(&self, vat: &VatId, position: Position) -> bool {
+        self.snapshots.as_ref().is_some_and(|directory| directory.has(&snapshot_name(vat, position)))
+    }
+
+    /// The items in a span's file, not proved yet.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn items(&self, span: &SpanId) -> Result<Items, Unverifiable> {
+        let Some(directory) = &self.transcripts else { return Err(Unverifiable::ItemsPruned) };
+        let path = directory.path.join(transcript_name(span));
+        read_items(&path, span).map_err(|error| Unverifiable::TranscriptArchive {
+            file: path.display().to_string(),
+            error: error.to_string(),
+        })
+    }
+
+    /// What to say when a span's file holds other items than recorded.
+    #[must_use]
+    pub fn other_content(&self, span: &SpanId, recorded: Hash256, found: Hash256) -> Unverifiable {
+        let path = self.transcripts.as_ref().map(|directory| directory.path.join(transcript_name(span)));
+        Unverifiable::TranscriptArchive {
+            file: path.unwrap_or_default().display().to_string(),
+            error: format!("the hash of its items is {found}, recorded is {recorded}"),
+        }
+    }
+
+    /// The image in a snapshot's file, if it is the recorded one.
+    ///
+    /// # Errors
+    /// When it is not, or can't be read.
+    pub fn image(&self, vat: &VatId, position: Position, recorded: Hash256) -> Result<Image, ImageError> {
+        let Some(directory) = &self.snapshots else {
+            return Err(ImageError::Gzip { bytes: 0, source: io::ErrorKind::NotFound.into() });
+        };
+        let opened = File::open(directory.path.join(snapshot_name(vat, position)));
+        let file = opened.map_err(|source| ImageError::Gzip { bytes: 0, source })?;
+        Image::from_gzip(BufReader::new(file), recorded)
+    }
+}
+
+fn transcript_name(span: &SpanId) -> String {
+    format!("transcript.{}.{}.{}.gz", span.vat, span.start, span.end)
+}
+
+fn snapshot_name(vat: &VatId, position: Position) -> String {
+    format!("snapshot.{vat}.{position}.gz")
+}
+
+/// One item a line. Never more of them, or more text, than a span may have.
+fn read_items(path: &Path, span: &SpanId) -> io::Result<Items> {
+    let decoder = flate2::read::GzDecoder::new(BufReader::new(File::open(path)?));
+    let mut text = BufReader::new(decoder.take(Items::BYTES_MAX));
+    let mut items = Items::default();
+    let mut line = Vec::new();
+    let mut bytes = 0;
+    loop {
+        line.clear();
+        bytes += text.read_until(b'\n', &mut line)? as u64;
+        if bytes >= Items::BYTES_MAX {
+            return Err(io::Error::other(format!("it holds more than {} bytes", Items::BYTES_MAX)));
+        }
+        match line.pop() {
+            None => return Ok(items),
+            Some(b'\n') if (items.len() as u64) < span.end - span.start => items.push(&line),
+            Some(b'\n') => return Err(io::Error::other("it holds more items than the span has")),
+            Some(_) => return Err(io::Error::other("its last line is cut")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn span() -> SpanId {
+        SpanId { vat: VatId::new("v7"), start: 3, end: 5 }
+    }
+
+    fn archive_with(text: &[u8]) -> (tempfile::TempDir, Archives) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text).expect("in memory");
+        fs::write(dir.path().join("transcript.v7.3.5.gz"), encoder.finish().expect("in memory")).expect("write");
+        let archives = Archives::open(Some(dir.path()), None).expect("listed");
+        (dir, archives)
+    }
+
+    #[test]
+    fn items_are_lines() {
+        let (_dir, archives) = archive_with(b"one\ntwo\n");
+        assert!(archives.has_items(&span()) && !archives.has_image(&VatId::new("v7"), 4));
+        let items = archives.items(&span()).expect("items");
+        assert_eq!(items.iter().collect::<Vec<_>>(), [b"one", b"two"]);
+    }
+
+    #[test]
+    fn files_that_are_not_what_the_node_writes() {
+        for (text, says) in
+            [(&b"one\ntwo\nthree\n"[..], "more items than the span has"), (b"one\ntwo", "last line is cut")]
+        {
+            let (_dir, archives) = archive_with(text);
+            let error = archives.items(&span()).expect_err("damaged").to_string();
+            assert!(error.contains(says) && error.contains("transcript.v7.3.5.gz"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_not_unpacked() {
+        let zeros = vec![0; 64 << 20];
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("transcript.v7.3.5.gz");
+        let mut encoder =
+            flate2::write::GzEncoder::new(File::create(&path).expect("create"), flate2::Compression::fast());
+        for _ in 0..9 {
+            encoder.write_all(&zeros).expect("write");
+        }
+        encoder.finish().expect("write");
+        let archives = Archives::open(Some(dir.path()), None).expect("listed");
+        let error = archives.items(&span()).expect_err("too large").to_string();
+        assert!(error.contains("more than 536870912 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there() {
+        let error = Archives::open(None, Some(Path::new("/no/such"))).expect_err("missing");
+        assert!(error.to_string().contains("/no/such"), "{error}");
+    }
+}

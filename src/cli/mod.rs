@@ -1,0 +1,216 @@
+//! The program: arguments, commands, exit codes.
+
+mod doctor;
+mod spans;
+mod verify;
+
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::archive::{ArchiveError, Archives};
+use crate::kernel_db::DbError;
+use crate::plan::Selection;
+use crate::replay::{Limits, LocateError, WorkerProgram};
+
+/// How a one-shot command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything that was asked for was verified.
+    Verified = 0,
+    /// It could not run.
+    CouldNotRun = 1,
+    /// At least one divergence.
+    Diverged = 3,
+    /// Nothing diverged, but something could not be verified, or there was nothing to verify.
+    Incomplete = 4,
+}
+
+/// Replays recorded SwingSet transcript spans in a real xsnap worker and says what differs from the record.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replay closed spans and compare each with its record
+    ///
+    /// Exit codes: 0 all were verified; 1 could not run; 2 bad usage; 3 something diverged; 4 nothing diverged, but
+    /// something could not be verified, or there was nothing to verify.
+    Verify(verify::VerifyArgs),
+    /// List the spans, what is there of each, and whether it can be verified
+    Spans(spans::SpansArgs),
+    /// Check what verifying this database needs, and say what to change
+    Doctor(doctor::DoctorArgs),
+}
+
+#[derive(Debug, Args)]
+struct DbArgs {
+    /// The kernel's database: the file swingstore.sqlite or the directory that holds it
+    #[arg(value_name = "DB")]
+    db: PathBuf,
+    /// The node's vat-transcript-archive-dir: items that were pruned are read from there
+    #[arg(long, value_name = "DIR")]
+    transcript_archive: Option<PathBuf>,
+    /// The node's vat-snapshot-archive-dir: images that were pruned are read from there
+    #[arg(long, value_name = "DIR")]
+    snapshot_archive: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl DbArgs {
+    fn archives(&self) -> Result<Archives, ArchiveError> {
+        Archives::open(self.transcript_archive.as_deref(), self.snapshot_archive.as_deref())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct SelectionArgs {
+    /// Only this vat, by ID or name; may be given several times
+    #[arg(long = "vat", value_name = "ID|NAME")]
+    vats: Vec<String>,
+    /// Only spans with a position in this range, END not included
+    #[arg(long = "span", value_name = "START..END", value_parser = parse_range)]
+    positions: Option<(u64, u64)>,
+    /// Only spans of this incarnation, from 0
+    #[arg(long, value_name = "N")]
+    incarnation: Option<u64>,
+}
+
+impl From<SelectionArgs> for Selection {
+    fn from(args: SelectionArgs) -> Self {
+        Self { vats: args.vats, positions: args.positions, incarnation: args.incarnation }
+    }
+}
+
+#[derive(Debug, Args)]
+struct WorkerArgs {
+    /// The xsnap-worker to replay with; several may be given, and each replays every span
+    #[arg(long = "worker", value_name = "PATH")]
+    workers: Vec<PathBuf>,
+    /// A delivery may take this much processor time
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    delivery_cpu_max: u64,
+    /// A worker may do nothing for this long while something is expected of it
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    stall_max: u64,
+    /// A worker may have this much memory
+    #[arg(long, value_name = "MIB", default_value_t = 6144, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    worker_memory_max: u64,
+    /// The stack that workers start with, as `ulimit -s` of the node: decides how deep vats may recurse
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1 << 10))]
+    worker_stack: u64,
+}
+
+impl WorkerArgs {
+    fn find(&self, db: &Path) -> Result<Vec<WorkerProgram>, LocateError> {
+        let here = std::env::current_dir().unwrap_or_default();
+        WorkerProgram::find(&self.workers, &[&here, db])
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            stall_max: Duration::from_secs(self.stall_max),
+            delivery_cpu_max: Duration::from_secs(self.delivery_cpu_max),
+            resident_max: self.worker_memory_max << 20,
+            stack: self.worker_stack << 20,
+            ..Limits::default()
+        }
+    }
+}
+
+/// Why a command could not run.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error("{0}")]
+    Database(#[from] DbError),
+    #[error("{0}")]
+    Archive(#[from] ArchiveError),
+    #[error("{0}")]
+    Worker(#[from] LocateError),
+    #[error("no vat {unknown} in this database; `spanwatch spans` lists those that it has")]
+    UnknownVat { unknown: String },
+    #[error("failed to write the result: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let parsed = text.split_once("..").and_then(|(start, end)| Some((start.parse().ok()?, end.parse().ok()?)));
+    match parsed {
+        Some((start, end)) if start < end => Ok((start, end)),
+        Some(_) => Err("START must be less than END".to_owned()),
+        None => Err("expected two positions, as in 100..200".to_owned()),
+    }
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("SPANWATCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .init();
+    let exit = match cli.command {
+        Command::Verify(args) => verify::run(args),
+        Command::Spans(args) => spans::run(args),
+        Command::Doctor(args) => doctor::run(args),
+    };
+    match exit {
+        Ok(exit) => ExitCode::from(exit as u8),
+        // Whoever read our output has seen enough.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::from(Exit::CouldNotRun as u8)
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "spanwatch: {error}");
+            ExitCode::from(Exit::CouldNotRun as u8)
+        }
+    }
+}
+
+/// As many replays at once as there are processors for us.
+fn default_jobs() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges() {
+        assert_eq!(parse_range("3..17"), Ok((3, 17)));
+        for text in ["3", "3..", "..3", "a..b", "5..5", "7..5", "-1..5"] {
+            parse_range(text).expect_err(text);
+        }
+    }
+}

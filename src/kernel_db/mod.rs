@@ -1,0 +1,258 @@
+//! The node's database. This is the only room that knows its schema and the only one that opens it.
+//!
+//! Owns: where the file is, how it may be opened without harm ([`Access`]), and the queries. Everything is read in
+//! short transactions: [`KernelDb::read`] opens, reads, copies and closes, and nothing of the database outlives it.
+//!
+//! It must never write, checkpoint, or hold a connection between two reads, and it believes nothing: hashes are checked
+//! by those who use what it returns.
+//!
+//! Source of the schema: `@agoric/swing-store` 0.10.0 (`src/transcriptStore.js`, `snapStore.js`, `bundleStore.js`).
+
+mod access;
+mod query;
+mod rows;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+pub use access::Access;
+use access::{Fingerprint, beside};
+pub use query::Reader;
+pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
+
+/// The file's name inside the kernel's directory (`dbFileInDirectory` in `swing-store/src/util.js`).
+const FILE_NAME: &str = "swingstore.sqlite";
+/// How long a read waits for a lock: around a writer's close `database is locked` is seen for a moment.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a read is tried again when the file changed under it.
+const TRIES_MAX: u32 = 5;
+
+/// Why the database could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// There is no such file.
+    #[error("no kernel database at {}: give the file swingstore.sqlite or the directory that holds it (on a chain node: ~/.agoric/data/agoric)", .0.display())]
+    NotFound(PathBuf),
+    /// The file or one beside it can't be looked at or copied.
+    #[error("failed to {what} {}: {source}; {hint}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What to do about it.
+        hint: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("failed to read the kernel database {}: {source}; {}", path.display(), sqlite_hint(source))]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A table or column is missing.
+    #[error("{} is not a kernel database that spanwatch knows: {what}; expected what @agoric/swing-store 0.10 writes", path.display())]
+    Schema {
+        /// The database.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+    /// The file kept changing although no process seemed to have it open.
+    #[error("{} changed during each of {TRIES_MAX} reads while no process held it open; is it being copied or restored? Try again when that is done", .0.display())]
+    Unsteady(PathBuf),
+}
+
+fn sqlite_hint(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode as Code;
+    match error.sqlite_error_code() {
+        Some(Code::NotADatabase) => "the file is not an SQLite database, or its start is damaged",
+        Some(Code::DatabaseCorrupt) => {
+            "the file is damaged: try `PRAGMA integrity_check` on a copy, or restore a backup"
+        }
+        Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
+            "another process locks the whole file (a backup or VACUUM?): try again when it is done"
+        }
+        Some(Code::CannotOpen | Code::PermissionDenied) => "may this user read the file, its -wal and its -shm?",
+        _ => "if it persists, check the file with `PRAGMA integrity_check` on a copy",
+    }
+}
+
+/// A kernel's database, found but not open.
+#[derive(Debug)]
+pub struct KernelDb {
+    path: PathBuf,
+    /// Taken for the whole of each read, so that there is one connection at most; holds the copy that is read in place
+    /// of a database whose writer died.
+    copy: Mutex<Option<CopyOfCrashed>>,
+}
+
+#[derive(Debug)]
+struct CopyOfCrashed {
+    of: Fingerprint,
+    dir: tempfile::TempDir,
+}
+
+impl KernelDb {
+    /// Finds the database: `path` is the file or the directory that holds it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn locate(path: &Path) -> Result<Self, DbError> {
+        let file = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
+        // The real file: SQLite looks for the -wal beside it, not beside a link to it.
+        let file = fs::canonicalize(&file).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => DbError::NotFound(file.clone()),
+            _ => DbError::Io { what: "look at", path: file.clone(), hint: "may this user read the directory?", source },
+        })?;
+        if !file.is_file() {
+            return Err(DbError::NotFound(file));
+        }
+        Ok(Self { path: file, copy: Mutex::new(None) })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How the database would be opened now.
+    ///
+    /// # Errors
+    /// When a file beside it can't be looked at.
+    pub fn access(&self) -> Result<Access, DbError> {
+        let _one_at_a_time = self.lock();
+        self.access_now()
+    }
+
+    /// Opens the database, runs `reading` in one read transaction, and closes it.
+    ///
+    /// `reading` runs again from the start if the file changed under it, so it must not keep what an earlier run saw.
+    ///
+    /// # Errors
+    /// When the database can't be opened, is none of a kernel's, or `reading` fails.
+    pub fn read<T>(&self, reading: impl Fn(&Reader<'_>) -> rusqlite::Result<T>) -> Result<T, DbError> {
+        let mut copy = self.lock();
+        for _ in 0..TRIES_MAX {
+            let before = Fingerprint::of(&self.path);
+            let access = self.access_now()?;
+            let path = match access {
+                Access::Live | Access::Down => self.path.clone(),
+                Access::Crashed => match self.copy_of_crashed(&mut copy, &before)? {
+                    Some(path) => path,
+                    None => continue,
+                },
+            };
+            let read = read_once(&path, access, &reading);
+            // Nothing guards an immutable read against a writer that starts meanwhile, so the files must be unchanged.
+            if access == Access::Down && Fingerprint::of(&self.path) != before {
+                continue;
+            }
+            return read.map_err(|fault| match fault {
+                Fault::Sqlite(source) => DbError::Sqlite { path: self.path.clone(), source },
+                Fault::Schema(what) => DbError::Schema { path: self.path.clone(), what },
+            });
+        }
+        Err(DbError::Unsteady(self.path.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<CopyOfCrashed>> {
+        // A panic elsewhere leaves nothing half done here: the copy is replaced as a whole.
+        self.copy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn access_now(&self) -> Result<Access, DbError> {
+        Access::of(&self.path).map_err(|source| DbError::Io {
+            what: "look beside",
+            path: self.path.clone(),
+            hint: "may this user read the -wal and -shm files?",
+            source,
+        })
+    }
+
+    /// The copy to read, made or still good; `None` if the files changed while they were copied.
+    fn copy_of_crashed(&self, copy: &mut Option<CopyOfCrashed>, now: &Fingerprint) -> Result<Option<PathBuf>, DbError> {
+        if copy.as_ref().is_none_or(|copy| copy.of != *now) {
+            *copy = None;
+            let failed = |source| DbError::Io {
+                what: "copy, as its writer died and left commits in the -wal file,",
+                path: self.path.clone(),
+                hint: "is there room for a copy in the temporary directory (TMPDIR)? Or start and stop the node once",
+                source,
+            };
+            let dir = tempfile::Builder::new().prefix("spanwatch-").tempdir().map_err(failed)?;
+            let to = dir.path().join(FILE_NAME);
+            fs::copy(&self.path, &to).map_err(failed)?;
+            fs::copy(beside(&self.path, "-wal"), beside(&to, "-wal")).map_err(failed)?;
+            if Fingerprint::of(&self.path) != *now {
+                return Ok(None);
+            }
+            *copy = Some(CopyOfCrashed { of: now.clone(), dir });
+        }
+        Ok(copy.as_ref().map(|copy| copy.dir.path().join(FILE_NAME)))
+    }
+}
+
+enum Fault {
+    Sqlite(rusqlite::Error),
+    Schema(String),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn read_once<T>(path: &Path, access: Access, reading: impl Fn(&Reader<'_>) -> rusqlite::Result<T>) -> Result<T, Fault> {
+    // A copy is ours: SQLite may recover its WAL.
+    let (mode, flag) = match access {
+        Access::Live => ("mode=ro", OpenFlags::SQLITE_OPEN_READ_ONLY),
+        Access::Down => ("mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY),
+        Access::Crashed => ("mode=rw", OpenFlags::SQLITE_OPEN_READ_WRITE),
+    };
+    let flags = flag | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(format!("file:{}?{mode}", uri_path(path)), flags)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    let transaction = db.transaction()?;
+    query::check_schema(&transaction)?.map_err(Fault::Schema)?;
+    Ok(reading(&Reader::new(&transaction))?)
+}
+
+/// A path as SQLite's URI file names want it.
+fn uri_path(path: &Path) -> String {
+    let mut uri = String::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => uri.push_str(&format!("%{byte:02x}")),
+            0x80.. => uri.push_str(&format!("%{byte:02x}")),
+            _ => uri.push(char::from(*byte)),
+        }
+    }
+    uri
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_the_uri() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a?b#c%20 é");
+        Connection::open(&path).expect("create").execute_batch("CREATE TABLE t (x)").expect("write");
+        let uri = format!("file:{}?mode=ro&immutable=1", uri_path(&path));
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let db = Connection::open_with_flags(uri, flags).expect("open");
+        db.prepare("SELECT x FROM t").expect("the table is there");
+    }
+}

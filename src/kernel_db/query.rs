@@ -1,0 +1,287 @@
+//! The queries, all inside one read transaction.
+
+use std::collections::HashMap;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions};
+use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
+
+/// Tables and columns without which nothing can be done.
+const SCHEMA: [(&str, &[&str]); 5] = [
+    ("transcriptSpans", &["vatID", "startPos", "endPos", "hash", "isCurrent", "incarnation"]),
+    ("transcriptItems", &["vatID", "position", "item", "incarnation"]),
+    ("snapshots", &["vatID", "snapPos", "inUse", "hash", "compressedSnapshot"]),
+    ("bundles", &["bundleID", "bundle"]),
+    ("kvStore", &["key", "value"]),
+];
+
+/// The outer error is SQLite's, the inner one says what is missing.
+pub(super) fn check_schema(db: &Connection) -> rusqlite::Result<Result<(), String>> {
+    for (table, columns) in SCHEMA {
+        let mut statement = db.prepare("SELECT name FROM pragma_table_info(?)")?;
+        let present = statement.query_map([table], |row| row.get::<_, String>(0))?;
+        let present = present.collect::<rusqlite::Result<Vec<_>>>()?;
+        if present.is_empty() {
+            return Ok(Err(format!("it has no table {table}")));
+        }
+        if let Some(column) = columns.iter().find(|column| !present.iter().any(|name| name == *column)) {
+            return Ok(Err(format!("its table {table} has no column {column}")));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// A read transaction on a kernel's database.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    db: &'a Connection,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(db: &'a Connection) -> Self {
+        Self { db }
+    }
+
+    /// All spans, by vat and start; those that can't be read as a span come as a sentence each.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn spans(&self) -> rusqlite::Result<(Vec<SpanRow>, Vec<String>)> {
+        let mut statement = self.db.prepare(
+            "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans ORDER BY vatID, startPos",
+        )?;
+        let mut rows = statement.query([])?;
+        let (mut spans, mut faults) = (Vec::new(), Vec::new());
+        while let Some(row) = rows.next()? {
+            match span_row(row) {
+                Some(span) => spans.push(span),
+                None => faults.push(format!(
+                    "a row of transcriptSpans is unreadable: vatID {:?}, startPos {:?}, endPos {:?}, incarnation {:?}",
+                    row.get_ref(0)?,
+                    row.get_ref(1)?,
+                    row.get_ref(2)?,
+                    row.get_ref(5)?
+                )),
+            }
+        }
+        spans.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok((spans, faults))
+    }
+
+    /// All snapshots, by vat and position, without their images. Rows that can't be read as one are left out: a span
+    /// that needs one of them is then without a base image, and says so.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn snapshots(&self) -> rusqlite::Result<Vec<SnapshotRow>> {
+        let mut statement = self.db.prepare(
+            "SELECT vatID, snapPos, inUse, hash, compressedSnapshot IS NOT NULL FROM snapshots ORDER BY vatID, snapPos",
+        )?;
+        let rows = statement.query_map([], |row| Ok(snapshot_row(row)))?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// How many of the span's items there are.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn count_items(&self, span: &SpanId) -> rusqlite::Result<u64> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT count(*) FROM transcriptItems WHERE vatID = ? AND position >= ? AND position < ?",
+        )?;
+        statement.query_row(params![span.vat.as_str(), signed(span.start), signed(span.end)], |row| {
+            Ok(position(row.get_ref(0)?).unwrap_or(0))
+        })
+    }
+
+    /// The items of a span.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn items(&self, span: &SpanId) -> rusqlite::Result<ItemsRead> {
+        let bounds = params![span.vat.as_str(), signed(span.start), signed(span.end)];
+        let bytes: Option<i64> = self.db.query_row(
+            "SELECT sum(octet_length(item)) FROM transcriptItems WHERE vatID = ? AND position >= ? AND position < ?",
+            bounds,
+            |row| row.get(0),
+        )?;
+        let bytes = bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        if bytes > Items::BYTES_MAX {
+            return Ok(ItemsRead::TooLarge { bytes });
+        }
+        let mut statement = self.db.prepare_cached(
+            "SELECT position, item FROM transcriptItems WHERE vatID = ? AND position >= ? AND position < ? \
+             ORDER BY position",
+        )?;
+        let mut rows = statement.query(bounds)?;
+        let mut items = Items::default();
+        let (mut next, mut present, mut missing) = (span.start, 0, None);
+        while let Some(row) = rows.next()? {
+            let position = position(row.get_ref(0)?);
+            present += 1;
+            match (position, bytes_of(row.get_ref(1)?)) {
+                (Some(position), Some(item)) if position == next && missing.is_none() => {
+                    items.push(item);
+                    next += 1;
+                }
+                _ => missing = missing.or(Some(next)),
+            }
+        }
+        Ok(match missing.or((next < span.end).then_some(next)) {
+            None => ItemsRead::All(items),
+            Some(_) if present == 0 => ItemsRead::None,
+            Some(missing) => ItemsRead::Gap { missing, present },
+        })
+    }
+
+    /// The compressed image of the snapshot that a vat saved at a position, if it is there.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn compressed_image(&self, vat: &VatId, position: Position) -> rusqlite::Result<Option<Vec<u8>>> {
+        let image = self
+            .db
+            .query_row(
+                "SELECT compressedSnapshot FROM snapshots WHERE vatID = ? AND snapPos = ?",
+                params![vat.as_str(), signed(position)],
+                |row| Ok(bytes_of(row.get_ref(0)?).map(<[u8]>::to_vec)),
+            )
+            .optional()?;
+        Ok(image.flatten())
+    }
+
+    /// All bundles, by ID, without their bytes.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn bundles(&self) -> rusqlite::Result<Vec<BundleRow>> {
+        let mut statement = self.db.prepare("SELECT bundleID, bundle IS NOT NULL FROM bundles ORDER BY bundleID")?;
+        let rows = statement.query_map([], |row| {
+            Ok(text_of(row.get_ref(0)?).and_then(|id| Some(BundleRow { id, is_present: row.get(1).ok()? })))
+        })?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// A bundle's bytes. The outer `None` is a bundle without a row, the inner one a row without bytes.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn bundle(&self, id: &str) -> rusqlite::Result<Option<Option<Vec<u8>>>> {
+        self.db
+            .query_row("SELECT bundle FROM bundles WHERE bundleID = ?", [id], |row| {
+                Ok(bytes_of(row.get_ref(0)?).map(<[u8]>::to_vec))
+            })
+            .optional()
+    }
+
+    /// The options of every vat that has some; for those that can't be read, why.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn vat_options(&self) -> rusqlite::Result<HashMap<VatId, Result<VatOptions, String>>> {
+        let mut options = HashMap::new();
+        // The bounds make it a range of the key's index.
+        let mut statement = self
+            .db
+            .prepare("SELECT key, value FROM kvStore WHERE key > 'v' AND key < 'w' AND key GLOB 'v[0-9]*.options'")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let key = text_of(row.get_ref(0)?);
+            let Some(vat) = key.as_ref().and_then(|key| key.strip_suffix(".options")) else { continue };
+            let parsed = match text_of(row.get_ref(1)?) {
+                Some(value) => VatOptions::parse(&value).map_err(|error| error.to_string()),
+                None => Err("they are not text".to_owned()),
+            };
+            options.insert(VatId::new(vat), parsed);
+        }
+        for (name, vat) in self.static_vats()? {
+            if let Ok(options) = options.entry(vat).or_insert_with(|| Ok(VatOptions::default())) {
+                options.name.get_or_insert(name);
+            }
+        }
+        Ok(options)
+    }
+
+    /// The static vats by name.
+    fn static_vats(&self) -> rusqlite::Result<Vec<(String, VatId)>> {
+        let mut statement =
+            self.db.prepare("SELECT key, value FROM kvStore WHERE key >= 'vat.name.' AND key < 'vat.name/'")?;
+        let rows = statement.query_map([], |row| {
+            let (key, value) = (text_of(row.get_ref(0)?), text_of(row.get_ref(1)?));
+            Ok(key
+                .zip(value)
+                .and_then(|(key, value)| Some((key.strip_prefix("vat.name.")?.to_owned(), VatId::new(value)))))
+        })?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// Whether the kernel was told to let vats keep non-durable objects in durable places (`kernelKeeper.js`: any value
+    /// counts).
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn relax_durability_rules(&self) -> rusqlite::Result<bool> {
+        Ok(self.kv("kernel.relaxDurabilityRules")?.is_some_and(|value| !value.is_empty()))
+    }
+
+    /// A value of `kvStore`.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn kv(&self, key: &str) -> rusqlite::Result<Option<String>> {
+        let value = self
+            .db
+            .query_row("SELECT value FROM kvStore WHERE key = ?", [key], |row| Ok(text_of(row.get_ref(0)?)))
+            .optional()?;
+        Ok(value.flatten())
+    }
+}
+
+fn span_row(row: &Row<'_>) -> Option<SpanRow> {
+    let id = SpanId {
+        vat: VatId::new(text_of(row.get_ref(0).ok()?)?),
+        start: position(row.get_ref(1).ok()?)?,
+        end: position(row.get_ref(2).ok()?)?,
+    };
+    Some(SpanRow {
+        id,
+        hash: text_of(row.get_ref(3).ok()?).and_then(|text| Hash256::parse(&text)),
+        is_current: !matches!(row.get_ref(4).ok()?, ValueRef::Null),
+        incarnation: position(row.get_ref(5).ok()?)?,
+    })
+}
+
+fn snapshot_row(row: &Row<'_>) -> Option<SnapshotRow> {
+    Some(SnapshotRow {
+        vat: VatId::new(text_of(row.get_ref(0).ok()?)?),
+        position: position(row.get_ref(1).ok()?)?,
+        in_use: !matches!(row.get_ref(2).ok()?, ValueRef::Null),
+        hash: text_of(row.get_ref(3).ok()?).and_then(|text| Hash256::parse(&text)),
+        has_image: row.get(4).ok()?,
+    })
+}
+
+fn position(value: ValueRef<'_>) -> Option<Position> {
+    match value {
+        ValueRef::Integer(number) => Position::try_from(number).ok(),
+        _ => None,
+    }
+}
+
+fn bytes_of(value: ValueRef<'_>) -> Option<&[u8]> {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+fn text_of(value: ValueRef<'_>) -> Option<String> {
+    bytes_of(value).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+}
+
+/// SQLite's integers are signed; positions come from it, so none is too large.
+fn signed(position: Position) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,24 @@
+//! Replays recorded SwingSet transcript spans in a real xsnap worker and compares what comes out with what was recorded.
+//!
+//! The modules stand in the order in which data takes its way:
+//!
+//! 1. [`kernel_db`] finds and reads the node's database without harming the node; [`archive`] its archive directories.
+//! 2. [`transcript`], [`bundle`] and [`image`] are what is in them, each with the proof that it is what was recorded.
+//! 3. [`plan`] decides what can be verified, and from what each span starts.
+//! 4. [`span`] makes one span ready, [`replay`] replays it, [`schedule`] says on which thread.
+//! 5. [`verdict`] is what can be said of it, [`report`] how it is told.
+//!
+//! [`cli`] is the program around them.
+
+pub mod archive;
+pub mod bundle;
+pub mod cli;
+pub mod image;
+pub mod kernel_db;
+pub mod plan;
+pub mod replay;
+pub mod report;
+pub mod schedule;
+pub mod span;
+pub mod transcript;
+pub mod verdict;

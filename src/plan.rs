@@ -1,0 +1,358 @@
+//! What is there, what can be verified, and from what each span starts.
+//!
+//! Owns the decision how a span's worker gets its heap: blank, from a recorded image, or by replaying the spans before
+//! it. Spans that depend on one another form a [`Unit`]; units are independent. It decides from rows alone and reads no
+//! item, so what it says of a pruned span is inferred from its neighbours.
+
+use std::collections::HashMap;
+
+use crate::archive::Archives;
+use crate::kernel_db::{DbError, KernelDb, SnapshotRow, SpanRow, VatOptions, WorkerType};
+use crate::transcript::{Hash256, Position, VatId};
+
+/// Everything about a database that decides what can be verified; read in one transaction.
+#[derive(Debug)]
+pub struct Survey {
+    /// All spans, by vat and start, each with the number of its items in the database.
+    pub spans: Vec<(SpanRow, u64)>,
+    /// The snapshots, by vat and position.
+    pub snapshots: HashMap<(VatId, Position), SnapshotRow>,
+    /// The vats' options; an error's text where they can't be read.
+    pub options: HashMap<VatId, Result<VatOptions, String>>,
+    /// The kernel's durability rule, which workers are told.
+    pub relax_durability_rules: bool,
+    /// Rows that can't be read, a sentence each.
+    pub faults: Vec<String>,
+}
+
+impl Survey {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn read(db: &KernelDb) -> Result<Self, DbError> {
+        db.read(|reader| {
+            let (rows, faults) = reader.spans()?;
+            let spans = rows
+                .into_iter()
+                .map(|row| {
+                    let present = reader.count_items(&row.id)?;
+                    Ok((row, present))
+                })
+                .collect::<rusqlite::Result<_>>()?;
+            let snapshots = reader.snapshots()?;
+            Ok(Self {
+                spans,
+                snapshots: snapshots.into_iter().map(|row| ((row.vat.clone(), row.position), row)).collect(),
+                options: reader.vat_options()?,
+                relax_durability_rules: reader.relax_durability_rules()?,
+                faults,
+            })
+        })
+    }
+
+    /// A vat's options as far as they are known.
+    #[must_use]
+    pub fn options_of(&self, vat: &VatId) -> Result<VatOptions, String> {
+        self.options.get(vat).cloned().unwrap_or_else(|| Ok(VatOptions::default()))
+    }
+
+    /// A vat's name, if it has one and is not gone.
+    #[must_use]
+    pub fn name_of(&self, vat: &VatId) -> Option<&str> {
+        self.options.get(vat)?.as_ref().ok()?.name.as_deref()
+    }
+}
+
+/// Which spans are asked for.
+#[derive(Debug, Default, Clone)]
+pub struct Selection {
+    /// IDs or names; all vats if empty.
+    pub vats: Vec<String>,
+    /// Only spans that share a position with `[start, end)`.
+    pub positions: Option<(Position, Position)>,
+    /// Only spans of this incarnation.
+    pub incarnation: Option<u64>,
+}
+
+impl Selection {
+    /// Those of the vats asked for that the database does not have.
+    #[must_use]
+    pub fn unknown_vats(&self, survey: &Survey) -> Vec<&str> {
+        let is_known = |word: &str| survey.spans.iter().any(|(row, _)| is_named(survey, &row.id.vat, word));
+        self.vats.iter().map(String::as_str).filter(|word| !is_known(word)).collect()
+    }
+
+    fn has(&self, survey: &Survey, row: &SpanRow) -> bool {
+        (self.vats.is_empty() || self.vats.iter().any(|word| is_named(survey, &row.id.vat, word)))
+            && self.positions.is_none_or(|(start, end)| row.id.start < end && start < row.id.end)
+            && self.incarnation.is_none_or(|incarnation| incarnation == row.incarnation)
+    }
+}
+
+fn is_named(survey: &Survey, vat: &VatId, word: &str) -> bool {
+    vat.as_str() == word || survey.name_of(vat) == Some(word)
+}
+
+/// How a span begins, as far as rows tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// With `initialize-worker`: the first span of an incarnation.
+    Initialize,
+    /// With `load-snapshot`.
+    Load,
+    /// The rows before it are missing.
+    Unknown,
+}
+
+/// Where a span's items are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemsAt {
+    /// In the database, all or (if no archive has them) some of them.
+    Database,
+    /// In a file of the transcript archive.
+    Archive,
+    /// Pruned.
+    Nowhere,
+}
+
+/// What a span's worker starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: it is given its bundles.
+    Blank,
+    /// An image that the node or its archive has kept.
+    Recorded {
+        /// The database has it.
+        in_database: bool,
+        /// The snapshot archive has it.
+        in_archive: bool,
+        /// The hash in the row of `snapshots`, if there is one.
+        row_hash: Option<Hash256>,
+    },
+    /// The image that a replay of the span before it gives.
+    Chained,
+    /// None of these: why not.
+    Gone(String),
+}
+
+impl Base {
+    /// One word.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Blank => "blank",
+            Self::Recorded { .. } => "recorded",
+            Self::Chained => "chained",
+            Self::Gone(_) => "missing",
+        }
+    }
+}
+
+/// A closed span and how it can be replayed.
+#[derive(Debug, Clone)]
+pub struct PlannedSpan {
+    /// Its row.
+    pub row: SpanRow,
+    /// How many of its items the database has.
+    pub items_present: u64,
+    /// How it begins.
+    pub begins: Begins,
+    /// How it ends, where rows tell.
+    pub ends: Option<&'static str>,
+    /// Where its items are.
+    pub items: ItemsAt,
+    /// What its worker starts from.
+    pub base: Base,
+    /// Whether it was asked for; if not, it is replayed because one that was asked for starts from its image.
+    pub is_asked: bool,
+}
+
+impl PlannedSpan {
+    /// Whether it runs in the kernel's process.
+    #[must_use]
+    pub fn is_local(&self, survey: &Survey) -> bool {
+        matches!(survey.options_of(&self.row.id.vat), Ok(VatOptions { worker_type: Some(WorkerType::Local), .. }))
+    }
+}
+
+/// Spans of one vat of which each but the first starts from the image that the one before it gives.
+pub type Unit = Vec<PlannedSpan>;
+
+/// Plans the replay of all closed spans that are asked for.
+#[must_use]
+pub fn plan(survey: &Survey, archives: &Archives, selection: &Selection) -> Vec<Unit> {
+    let mut units: Vec<Unit> = Vec::new();
+    for (index, (row, items_present)) in survey.spans.iter().enumerate() {
+        if row.is_current {
+            continue;
+        }
+        let before = index.checked_sub(1).map(|index| &survey.spans[index].0).filter(|before| follows(before, row));
+        let after = survey.spans.get(index + 1).map(|(after, _)| after).filter(|after| follows(row, after));
+        let begins = begins(survey, row, before);
+        let items = if *items_present == row.id.end.saturating_sub(row.id.start) {
+            ItemsAt::Database
+        } else if archives.has_items(&row.id) {
+            ItemsAt::Archive
+        } else if *items_present > 0 {
+            ItemsAt::Database
+        } else {
+            ItemsAt::Nowhere
+        };
+        let last = units.last().and_then(|unit| unit.last());
+        let base = base(survey, archives, row, begins, last.filter(|last| follows(&last.row, row)));
+        let planned = PlannedSpan {
+            ends: ends(survey, row, after),
+            items_present: *items_present,
+            begins,
+            items,
+            is_asked: selection.has(survey, row),
+            row: row.clone(),
+            base,
+        };
+        match units.last_mut() {
+            Some(unit) if planned.base == Base::Chained => unit.push(planned),
+            _ => units.push(vec![planned]),
+        }
+    }
+    for unit in &mut units {
+        let needed = unit.iter().rposition(|planned| planned.is_asked).map_or(0, |last| last + 1);
+        unit.truncate(needed);
+    }
+    units.retain(|unit| !unit.is_empty());
+    units
+}
+
+fn follows(before: &SpanRow, row: &SpanRow) -> bool {
+    before.id.vat == row.id.vat && before.id.end == row.id.start
+}
+
+fn begins(survey: &Survey, row: &SpanRow, before: Option<&SpanRow>) -> Begins {
+    match before {
+        Some(before) if before.incarnation == row.incarnation => Begins::Load,
+        Some(_) => Begins::Initialize,
+        None if row.id.start == 0 => Begins::Initialize,
+        None if survey.snapshots.contains_key(&(row.id.vat.clone(), row.id.start - 1)) => Begins::Load,
+        None => Begins::Unknown,
+    }
+}
+
+fn ends(survey: &Survey, row: &SpanRow, after: Option<&SpanRow>) -> Option<&'static str> {
+    match after {
+        Some(after) if after.incarnation == row.incarnation => Some("save-snapshot"),
+        Some(_) => Some("shutdown-worker"),
+        None => {
+            let last = row.id.end.checked_sub(1)?;
+            survey.snapshots.contains_key(&(row.id.vat.clone(), last)).then_some("save-snapshot")
+        }
+    }
+}
+
+fn base(survey: &Survey, archives: &Archives, row: &SpanRow, begins: Begins, before: Option<&PlannedSpan>) -> Base {
+    if begins == Begins::Initialize {
+        return Base::Blank;
+    }
+    let Some(position) = row.id.start.checked_sub(1) else { return Base::Blank };
+    let snapshot = survey.snapshots.get(&(row.id.vat.clone(), position));
+    let in_database = snapshot.is_some_and(|snapshot| snapshot.has_image);
+    let in_archive = archives.has_image(&row.id.vat, position);
+    if in_database || in_archive {
+        let row_hash = snapshot.and_then(|snapshot| snapshot.hash);
+        return Base::Recorded { in_database, in_archive, row_hash };
+    }
+    match before {
+        None => Base::Gone("the span before it is not in the database".to_owned()),
+        Some(before) if before.row.incarnation != row.incarnation => {
+            Base::Gone("the span before it is of another incarnation".to_owned())
+        }
+        Some(before) if before.items == ItemsAt::Nowhere => {
+            Base::Gone(format!("the span before it, which starts at {}, has no items to replay", before.row.id.start))
+        }
+        Some(before) => match &before.base {
+            Base::Gone(_) => Base::Gone(format!(
+                "the span before it, which starts at {}, has no image to start from either",
+                before.row.id.start
+            )),
+            _ => Base::Chained,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transcript::SpanId;
+
+    /// Spans of v1 as (start, end, incarnation, items present, image of the snapshot at its end present).
+    fn survey(spans: &[(u64, u64, u64, bool, bool)]) -> Survey {
+        let vat = VatId::new("v1");
+        let mut survey = Survey {
+            spans: Vec::new(),
+            snapshots: HashMap::new(),
+            options: HashMap::new(),
+            relax_durability_rules: false,
+            faults: Vec::new(),
+        };
+        for (start, end, incarnation, has_items, has_image) in spans {
+            let id = SpanId { vat: vat.clone(), start: *start, end: *end };
+            let row = SpanRow { id, hash: None, is_current: false, incarnation: *incarnation };
+            survey.spans.push((row, if *has_items { end - start } else { 0 }));
+            let position = end - 1;
+            let row = SnapshotRow { vat: vat.clone(), position, in_use: false, hash: None, has_image: *has_image };
+            survey.snapshots.insert((vat.clone(), position), row);
+        }
+        survey
+    }
+
+    fn bases(survey: &Survey, selection: &Selection) -> Vec<Vec<&'static str>> {
+        let units = plan(survey, &Archives::default(), selection);
+        units.iter().map(|unit| unit.iter().map(|planned| planned.base.label()).collect()).collect()
+    }
+
+    #[test]
+    fn recorded_images_make_spans_independent() {
+        let survey = survey(&[(0, 5, 0, true, true), (5, 9, 0, true, true)]);
+        assert_eq!(bases(&survey, &Selection::default()), [["blank"], ["recorded"]]);
+    }
+
+    #[test]
+    fn without_images_an_incarnation_is_a_chain() {
+        let survey = survey(&[
+            (0, 5, 0, true, false),
+            (5, 9, 0, true, false),
+            (9, 12, 1, true, false),
+            (12, 15, 1, true, false),
+        ]);
+        assert_eq!(bases(&survey, &Selection::default()), [["blank", "chained"], ["blank", "chained"]]);
+    }
+
+    #[test]
+    fn a_gap_ends_a_chain_until_an_image_is_there_again() {
+        let survey = survey(&[
+            (0, 5, 0, false, false),
+            (5, 9, 0, true, false),
+            (9, 12, 0, true, true),
+            (12, 15, 0, true, false),
+            (15, 18, 0, true, false),
+        ]);
+        assert_eq!(
+            bases(&survey, &Selection::default()),
+            [vec!["blank"], vec!["missing"], vec!["missing"], vec!["recorded", "chained"]]
+        );
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_replayed_only_where_it_leads_to_what_was() {
+        let survey = survey(&[
+            (0, 5, 0, true, false),
+            (5, 9, 0, true, false),
+            (9, 12, 0, true, false),
+            (12, 15, 1, true, false),
+        ]);
+        let selection = Selection { positions: Some((5, 6)), ..Selection::default() };
+        let units = plan(&survey, &Archives::default(), &selection);
+        let asked: Vec<Vec<bool>> =
+            units.iter().map(|unit| unit.iter().map(|planned| planned.is_asked).collect()).collect();
+        assert_eq!(asked, [[false, true]]);
+    }
+}

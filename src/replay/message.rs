@@ -1,0 +1,127 @@
+//! The messages of the worker's protocol.
+//!
+//! Source: `runToIdle` in `@agoric/xsnap/src/xsnap.js`, and `handleUpstream` in
+//! `swingset-vat/src/kernel/vat-loader/manager-subprocess-xsnap.js`.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What a worker says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FromWorker<'a> {
+    /// A command is done.
+    Done {
+        /// What it cost; `None` where the worker states no cost.
+        computrons: Option<u64>,
+        /// The command's reply.
+        reply: &'a [u8],
+    },
+    /// A command threw.
+    Uncaught(&'a [u8]),
+    /// The vat wants a syscall: its JSON text.
+    Syscall(Cow<'a, str>),
+    /// The vat printed something, or wrote to the test log. Neither is in the transcript.
+    Console {
+        /// The answer that the kernel gives.
+        answer: &'static str,
+    },
+}
+
+/// What a worker says that no worker says.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {shown:?}")]
+pub struct MessageError {
+    what: &'static str,
+    shown: String,
+}
+
+fn error(what: &'static str, bytes: &[u8]) -> MessageError {
+    MessageError { what, shown: String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned() }
+}
+
+#[derive(Deserialize)]
+struct Meter {
+    compute: Option<u64>,
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// When it is none of the protocol's.
+pub fn parse(message: &[u8]) -> Result<FromWorker<'_>, MessageError> {
+    match message.split_first() {
+        None => Err(error("an empty message", message)),
+        Some((b'.', rest)) => {
+            let Some(separator) = rest.iter().position(|byte| *byte == 1) else {
+                return Ok(FromWorker::Done { computrons: None, reply: rest });
+            };
+            let meter: Meter = serde_json::from_slice(&rest[..separator])
+                .map_err(|_| error("a reply without a readable meter", message))?;
+            Ok(FromWorker::Done { computrons: meter.compute, reply: &rest[separator + 1..] })
+        }
+        Some((b'!', rest)) => Ok(FromWorker::Uncaught(rest)),
+        Some((b'?', rest)) => parse_query(rest).ok_or_else(|| error("an unknown query", message)),
+        Some(_) => Err(error("an unknown message", message)),
+    }
+}
+
+fn parse_query(query: &[u8]) -> Option<FromWorker<'_>> {
+    const SYSCALL: &[u8] = b"[\"syscall\",";
+    // The engine prints JSON without spaces, so this is what each syscall looks like. The kernel decodes it leniently.
+    if let Some(rest) = query.strip_prefix(SYSCALL) {
+        return Some(FromWorker::Syscall(String::from_utf8_lossy(rest.strip_suffix(b"]")?)));
+    }
+    let elements: Vec<&RawValue> = serde_json::from_slice(query).ok()?;
+    match elements.first()?.get() {
+        "\"sourcedConsole\"" => Some(FromWorker::Console { answer: "[\"ok\"]" }),
+        "\"testLog\"" => Some(FromWorker::Console { answer: "[\"OK\"]" }),
+        _ => None,
+    }
+}
+
+/// The first element of a reply, which says how it went: `ok`, `error`, `dispatchReady`, …
+#[must_use]
+pub fn tag_of(reply: &[u8]) -> Option<String> {
+    let elements: Vec<&RawValue> = serde_json::from_slice(reply).ok()?;
+    serde_json::from_str(elements.first()?.get()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_say() {
+        assert_eq!(
+            parse(b".{\"compute\":12,\"allocate\":3}\x01[\"ok\",null]").expect("known"),
+            FromWorker::Done { computrons: Some(12), reply: b"[\"ok\",null]" }
+        );
+        assert_eq!(parse(b".").expect("known"), FromWorker::Done { computrons: None, reply: b"" });
+        assert_eq!(parse(b"!oops").expect("known"), FromWorker::Uncaught(b"oops"));
+        assert_eq!(
+            parse(b"?[\"syscall\",[\"vatstoreGet\",\"k]\"]]").expect("known"),
+            FromWorker::Syscall("[\"vatstoreGet\",\"k]\"]".into())
+        );
+        assert_eq!(
+            parse(b"?[\"sourcedConsole\",\"ls\",\"log\",\"x\"]").expect("known"),
+            FromWorker::Console { answer: "[\"ok\"]" }
+        );
+        assert_eq!(parse(b"?[\"testLog\",\"x\"]").expect("known"), FromWorker::Console { answer: "[\"OK\"]" });
+    }
+
+    #[test]
+    fn what_no_worker_says() {
+        for message in [&b""[..], b"x", b"?", b"?{}", b"?[]", b"?[\"noise\"]", b"?[\"syscall\",", b".no meter\x01[]"] {
+            parse(message).expect_err("unknown");
+        }
+    }
+
+    #[test]
+    fn tags() {
+        assert_eq!(tag_of(b"[\"dispatchReady\"]").as_deref(), Some("dispatchReady"));
+        assert_eq!(tag_of(b"[1]"), None);
+        assert_eq!(tag_of(b"ok"), None);
+    }
+}

@@ -1,0 +1,16 @@
+//! Replaying a span: a worker's process, its protocol, and the session that compares.
+//!
+//! Everything here blocks; each replay runs on a thread of its own with its worker beside it. A worker serves one span
+//! and is never used again.
+
+mod compare;
+mod locate;
+mod message;
+mod netstring;
+mod process;
+mod session;
+mod worker;
+
+pub use locate::{LocateError, WORKER_VARIABLE, WorkerProgram};
+pub use process::Limits;
+pub use session::{Replay, ReplayStart, replay};

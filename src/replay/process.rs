@@ -1,0 +1,577 @@
+//! The worker's process: how it is started, watched and ended.
+//!
+//! Owns everything between `fork` and `exec`, the limits that a running worker is held to, and the certainty that no
+//! worker outlives the [`Process`] that stands for it. It knows nothing of the protocol.
+//!
+//! Descriptors (`@agoric/xsnap/src/xsnap.js`): 0 null, 1 and 2 a pipe that is drained, 3 commands, 4 replies, 5 and 6
+//! null, 7 the snapshot that the worker writes, 8 the one that it reads or null; nothing else is passed on.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
+
+use crate::image::IMAGE_BYTES_MAX;
+
+/// How often a running worker is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a worker that closed its pipe may take to end.
+const END_GRACE: Duration = Duration::from_secs(5);
+/// How much of what a worker prints is kept: the end of it.
+const SAID_BYTES: usize = 4 * 1024;
+/// The descriptors that a worker is given are set up from above this one.
+const LAST_WORKER_FD: RawFd = 8;
+
+/// What a running worker is held to. Reaching a limit is never a divergence.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How long it may neither use the processor nor say anything while something is expected of it.
+    pub stall_max: Duration,
+    /// Processor time for one delivery.
+    pub delivery_cpu_max: Duration,
+    /// Time for one delivery, whatever it does.
+    pub delivery_max: Duration,
+    /// Resident memory, in bytes.
+    pub resident_max: u64,
+    /// What it may print in all, in bytes.
+    pub printed_max: u64,
+    /// The stack that the process is started with, in bytes: decides how deep code may recurse, so it must be the
+    /// node's.
+    pub stack: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stall_max: Duration::from_secs(60),
+            delivery_cpu_max: Duration::from_secs(600),
+            delivery_max: Duration::from_secs(3_600),
+            resident_max: 6 << 30,
+            printed_max: 256 << 20,
+            stack: 8 << 20,
+        }
+    }
+}
+
+/// A worker's process. Ends with this value, with all that it may have started.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// Set once the process is reaped: from then on its number may be another's.
+    status: Option<ExitStatus>,
+    watch: Arc<Watch>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct End {
+    /// The exit status; `None` if it had to be killed because it would not end.
+    pub status: Option<ExitStatus>,
+    /// The limit for which it was stopped, if it was.
+    pub limit: Option<String>,
+    /// The end of what it printed.
+    pub said: String,
+}
+
+/// The pipes and files of a new worker.
+#[derive(Debug)]
+pub struct Pipes<'a> {
+    /// What it reads commands from.
+    pub commands: BorrowedFd<'a>,
+    /// What it writes replies to.
+    pub replies: BorrowedFd<'a>,
+    /// What it writes a snapshot to.
+    pub save: Option<BorrowedFd<'a>>,
+    /// What it reads a snapshot from.
+    pub load: Option<BorrowedFd<'a>>,
+}
+
+impl Process {
+    /// Starts a program as a worker.
+    ///
+    /// # Errors
+    /// When the system refuses, or the file is no program.
+    pub fn start(
+        program: &Path,
+        arguments: &[impl AsRef<OsStr>],
+        pipes: &Pipes<'_>,
+        limits: &Limits,
+    ) -> io::Result<Self> {
+        LazyLock::force(&LOW_DESCRIPTORS);
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let (output, output_writer) = pipe()?;
+        rustix::io::ioctl_fionbio(&output, true)?;
+
+        let sources = [
+            pipes.commands,
+            pipes.replies,
+            null.as_fd(),
+            null.as_fd(),
+            pipes.save.unwrap_or(null.as_fd()),
+            pipes.load.unwrap_or(null.as_fd()),
+        ];
+        // Copies above the range that they go to, so that none is overwritten before it is copied.
+        let copies = sources
+            .iter()
+            .map(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, LAST_WORKER_FD + 1)?))
+            .collect::<io::Result<Vec<OwnedFd>>>()?;
+
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("TZ", std::env::var_os("TZ").unwrap_or_else(|| OsString::from("UTC")))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(output_writer.try_clone()?))
+            .stderr(Stdio::from(output_writer));
+        prepare(&mut command, copies.iter().map(AsRawFd::as_raw_fd).collect(), limits);
+        let child = command.spawn()?;
+        drop(command);
+        drop(copies);
+
+        let watch = Arc::new(Watch::default());
+        let pid = Pid::from_child(&child);
+        let mut process = Self { child, status: None, watch: Arc::clone(&watch), watcher: None };
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let limits = limits.clone();
+        let watcher = std::thread::Builder::new()
+            .name("worker-watch".to_owned())
+            .spawn(move || Watcher { pid, pidfd, output: File::from(output), watch, limits }.run())?;
+        process.watcher = Some(watcher);
+        Ok(process)
+    }
+
+    /// Says that the next delivery begins: its limits count from now.
+    pub fn begin_delivery(&self) {
+        self.watch.deliveries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Runs something that waits for the worker. Only then can it be found to have stalled.
+    pub fn awaiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.watch.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.watch.is_awaited.store(true, Ordering::Relaxed);
+        let result = wait();
+        self.watch.is_awaited.store(false, Ordering::Relaxed);
+        result
+    }
+
+    /// Takes the end of a worker that closed its pipes: waits for a moment, then kills.
+    pub fn end(&mut self) -> End {
+        let deadline = Instant::now() + END_GRACE;
+        let mut has_ended = self.has_ended();
+        while !has_ended && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+            has_ended = self.has_ended();
+        }
+        self.kill();
+        End { status: self.status.filter(|_| has_ended), limit: self.watch.limit(), said: self.watch.said() }
+    }
+
+    /// Whether the process has ended, without reaping it: until then its number stays its own.
+    fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.status.is_some()
+            || matches!(waitid(WaitId::Pid(Pid::from_child(&self.child)), options), Ok(Some(_)) | Err(_))
+    }
+
+    /// Kills the process and all that it started, and waits for its end.
+    fn kill(&mut self) {
+        if self.status.is_some() {
+            return;
+        }
+        // Before it is reaped, the group with its number can be no other's.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        // The watcher ends when the process does. It may kill the group too, so it must be gone first.
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+        self.status = self.child.wait().ok();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A pipe whose ends no other program inherits: reader, writer.
+///
+/// # Errors
+/// When there are no descriptors left.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}
+
+/// Keeps the numbers that a worker's descriptors get from being used by anything in this process.
+///
+/// `Command` reports a failed `exec` through a pipe of its own. If that had one of those numbers, setting up the worker
+/// would overwrite it, and a file that is no program would look like a worker that ended at once.
+static LOW_DESCRIPTORS: LazyLock<Vec<OwnedFd>> = LazyLock::new(|| {
+    let mut kept = Vec::new();
+    while let Ok(fd) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        if fd.as_raw_fd() > LAST_WORKER_FD {
+            break;
+        }
+        kept.push(fd);
+    }
+    kept
+});
+
+#[expect(unsafe_code, reason = "what happens between fork and exec has no safe form")]
+fn prepare(command: &mut Command, copies: Vec<RawFd>, limits: &Limits) {
+    let parent = std::process::id();
+    let stack = limits.stack;
+    let set_up = move || {
+        for (number, copy) in (3..).zip(&copies) {
+            // SAFETY: both are plain numbers of open descriptors.
+            check(unsafe { libc::dup2(*copy, number) })?;
+        }
+        // SAFETY: no memory is involved; marks all further descriptors to be closed by exec, and not now, as `Command`
+        // still has a use for one of them.
+        check(unsafe { libc::close_range(LAST_WORKER_FD as u32 + 1, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) })?;
+        // SAFETY: a new process is no group leader, which is all that setsid asks.
+        check(unsafe { libc::setsid() })?;
+        // SAFETY: a signal number is all that it takes.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+        // SAFETY: cannot fail and takes nothing.
+        if unsafe { libc::getppid() } as u32 != parent {
+            // The parent died before its death would be told.
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        for (resource, limit) in
+            [(libc::RLIMIT_CORE, 0), (libc::RLIMIT_FSIZE, IMAGE_BYTES_MAX), (libc::RLIMIT_STACK, stack)]
+        {
+            let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+            // SAFETY: the structure outlives the call.
+            check(unsafe { libc::setrlimit(resource, &raw const limit) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls that are safe between fork and exec, and allocates nothing.
+    unsafe { command.pre_exec(set_up) };
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What the driver tells the watcher, and the other way round.
+#[derive(Debug, Default)]
+struct Watch {
+    deliveries: AtomicU64,
+    exchanges: AtomicU64,
+    is_awaited: AtomicBool,
+    limit: Mutex<Option<String>>,
+    said: Mutex<Vec<u8>>,
+}
+
+impl Watch {
+    fn limit(&self) -> Option<String> {
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)).trim().to_owned()
+    }
+}
+
+/// The thread beside each worker: drains what it prints and holds it to its limits, so that the driver can simply block
+/// on the pipes.
+struct Watcher {
+    pid: Pid,
+    pidfd: OwnedFd,
+    output: File,
+    watch: Arc<Watch>,
+    limits: Limits,
+}
+
+impl Watcher {
+    fn run(mut self) {
+        let mut printed = 0;
+        let mut is_open = true;
+        let mut watched = Watched::new();
+        let mut next_look = Instant::now() + TICK;
+        loop {
+            let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
+            if is_open {
+                fds.push(PollFd::new(&self.output, PollFlags::IN));
+            }
+            let wait = next_look.saturating_duration_since(Instant::now());
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
+            let ready = poll(&mut fds, Some(&timeout));
+            let ended = !fds[0].revents().is_empty();
+            match ready {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return self.stop(format!("it could not be watched: {error}")),
+            }
+            if is_open {
+                is_open = self.drain(&mut printed);
+            }
+            if ended {
+                return;
+            }
+            if printed > self.limits.printed_max {
+                return self.stop(format!("it printed more than {} bytes", self.limits.printed_max));
+            }
+            if Instant::now() >= next_look {
+                next_look = Instant::now() + TICK;
+                if let Some(limit) = watched.look(self.pid, &self.watch, &self.limits) {
+                    return self.stop(limit);
+                }
+            }
+        }
+    }
+
+    /// Reads what is there; whether more may come.
+    fn drain(&mut self, printed: &mut u64) -> bool {
+        let mut chunk = [0; 16 * 1024];
+        // A worker that prints without end must not keep the watcher from its other duties.
+        for _ in 0..64 {
+            match self.output.read(&mut chunk) {
+                Ok(0) => return false,
+                Ok(read) => {
+                    *printed += read as u64;
+                    let mut said = self.watch.said.lock().unwrap_or_else(PoisonError::into_inner);
+                    said.extend_from_slice(&chunk[..read]);
+                    let surplus = said.len().saturating_sub(SAID_BYTES);
+                    said.drain(..surplus);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+        true
+    }
+
+    fn stop(&self, limit: String) {
+        *self.watch.limit.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit);
+        let _ = kill_process_group(self.pid, Signal::KILL);
+    }
+}
+
+/// What the watcher remembers between two looks.
+struct Watched {
+    deliveries: u64,
+    delivery_began: Instant,
+    delivery_cpu_began: Duration,
+    progress: (u64, Duration),
+    progressed: Instant,
+}
+
+impl Watched {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            deliveries: 0,
+            delivery_began: now,
+            delivery_cpu_began: Duration::ZERO,
+            progress: (0, Duration::ZERO),
+            progressed: now,
+        }
+    }
+
+    /// The limit that is reached, if one is.
+    fn look(&mut self, pid: Pid, watch: &Watch, limits: &Limits) -> Option<String> {
+        let now = Instant::now();
+        // Gone already: the descriptor of the process will say so.
+        let usage = Usage::of(pid)?;
+        let deliveries = watch.deliveries.load(Ordering::Relaxed);
+        if deliveries != self.deliveries {
+            self.deliveries = deliveries;
+            self.delivery_began = now;
+            self.delivery_cpu_began = usage.cpu;
+        }
+        let progress = (watch.exchanges.load(Ordering::Relaxed), usage.cpu);
+        if progress != self.progress || !watch.is_awaited.load(Ordering::Relaxed) {
+            self.progress = progress;
+            self.progressed = now;
+        }
+        let delivery_cpu = usage.cpu.saturating_sub(self.delivery_cpu_began);
+        if now - self.progressed > limits.stall_max {
+            Some(format!("it did nothing for {:?}", limits.stall_max))
+        } else if delivery_cpu > limits.delivery_cpu_max {
+            Some(format!("one delivery took more than {:?} of processor time", limits.delivery_cpu_max))
+        } else if now - self.delivery_began > limits.delivery_max {
+            Some(format!("one delivery took more than {:?}", limits.delivery_max))
+        } else if usage.resident > limits.resident_max {
+            Some(format!("it used more than {} bytes of memory", limits.resident_max))
+        } else {
+            None
+        }
+    }
+}
+
+/// What a process uses (`/proc/<pid>/stat`, see proc_pid_stat(5)).
+struct Usage {
+    cpu: Duration,
+    resident: u64,
+}
+
+impl Usage {
+    fn of(pid: Pid) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+        // The second field is the program's name in parentheses, and may hold anything.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let ticks: u64 = fields.nth(11)?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+        let pages: u64 = fields.nth(8)?.parse().ok()?;
+        Some(Self {
+            cpu: Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()),
+            resident: pages * rustix::param::page_size() as u64,
+        })
+    }
+}
+
+/// A status as a person reads it, with what the engine means by it (`ExitCode` in `@agoric/xsnap/api.js`).
+#[must_use]
+pub fn describe(status: ExitStatus) -> String {
+    if let Some(signal) = status.signal() {
+        return signal_name(signal);
+    }
+    let code = status.code().unwrap_or_default();
+    let meaning = match code {
+        0 => "as if it was told to quit",
+        1 => "wrong usage",
+        2 => "could not read or write",
+        11 => "not enough memory",
+        12 => "stack overflow",
+        15 => "unhandled exception",
+        16 => "no more keys",
+        17 => "too much computation",
+        255 => "the engine aborted",
+        _ => return format!("exit {code}"),
+    };
+    format!("exit {code} ({meaning})")
+}
+
+/// `SIGSEGV` and so on.
+#[must_use]
+pub fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return format!("signal {signal}"),
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(script: &str, limits: &Limits) -> (Process, File, OwnedFd) {
+        let (commands, to) = pipe().expect("a pipe");
+        let (from, replies) = pipe().expect("a pipe");
+        let pipes = Pipes { commands: commands.as_fd(), replies: replies.as_fd(), save: None, load: None };
+        let process = Process::start(Path::new("/bin/sh"), &["-c", script], &pipes, limits).expect("a shell");
+        (process, File::from(from), to)
+    }
+
+    fn output(script: &str) -> (String, End) {
+        let (mut process, mut from, _to) = start(script, &Limits::default());
+        let mut text = String::new();
+        process.awaiting(|| from.read_to_string(&mut text)).expect("text");
+        (text, process.end())
+    }
+
+    #[test]
+    fn a_worker_gets_its_descriptors_and_no_others() {
+        let _another = File::open("/dev/null").expect("open");
+        let (text, end) = output("cd /proc/self/fd; for n in *; do echo $n; done >&4; env >&4; pwd >&4; ulimit -c >&4");
+        assert_eq!(describe(end.status.expect("ended")), "exit 0 (as if it was told to quit)");
+        // The shell itself opens one more to list the directory.
+        let (fds, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.parse::<u32>().is_ok());
+        assert_eq!(fds[..9], ["0", "1", "2", "3", "4", "5", "6", "7", "8"], "{text}");
+        assert_eq!(fds.len(), 9 + 1 + 1, "{text}");
+        assert!(
+            rest.iter().filter(|line| line.contains('=')).all(|line| line.starts_with("TZ=") || line.contains("PWD=")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_printed_is_kept_in_part() {
+        let (_, end) = output("echo first; head -c 100000 /dev/zero | tr '\\0' x; echo last >&2; exit 11");
+        assert!(end.said.ends_with("xlast") && end.said.len() <= SAID_BYTES, "{}", end.said.len());
+        assert_eq!(describe(end.status.expect("ended")), "exit 11 (not enough memory)");
+    }
+
+    #[test]
+    fn a_file_that_is_no_program_is_an_error_here() {
+        let (commands, _to) = pipe().expect("a pipe");
+        let pipes = Pipes { commands: commands.as_fd(), replies: commands.as_fd(), save: None, load: None };
+        let no_arguments: &[&str] = &[];
+        let error = Process::start(Path::new("/etc/passwd"), no_arguments, &pipes, &Limits::default());
+        assert_eq!(error.expect_err("no program").kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn limits_end_a_worker_and_say_so() {
+        for (script, limits, says) in [
+            (
+                "sleep 1000",
+                Limits { stall_max: Duration::from_millis(300), ..Limits::default() },
+                "it did nothing for 300ms",
+            ),
+            (
+                "while :; do :; done",
+                Limits { delivery_cpu_max: Duration::from_millis(300), ..Limits::default() },
+                "one delivery took more than 300ms of processor time",
+            ),
+            (
+                "while :; do sleep 0.01; done",
+                Limits { delivery_max: Duration::from_millis(300), ..Limits::default() },
+                "one delivery took more than 300ms",
+            ),
+            ("yes", Limits { printed_max: 1 << 20, ..Limits::default() }, "it printed more than 1048576 bytes"),
+            ("sleep 1000", Limits { resident_max: 1, ..Limits::default() }, "it used more than 1 bytes of memory"),
+        ] {
+            let (mut process, mut from, _to) = start(script, &limits);
+            let mut byte = [0];
+            assert_eq!(process.awaiting(|| from.read(&mut byte)).expect("the end"), 0, "{script}");
+            assert_eq!(process.end().limit.as_deref(), Some(says), "{script}");
+        }
+    }
+
+    #[test]
+    fn what_a_worker_started_ends_with_it() {
+        let (mut process, mut from, _to) = start("sleep 1000 & echo $! >&4; exec 4>&-; exit 3", &Limits::default());
+        let mut text = String::new();
+        from.read_to_string(&mut text).ok();
+        process.end();
+        let child: i32 = text.trim().parse().expect("a number");
+        let gone = || std::fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !gone() {
+            assert!(Instant::now() < deadline, "process {child} lives on");
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! One replay of one span: starts a worker, makes the recorded deliveries, and notes every difference.
+//!
+//! *Compared*: for each delivery its syscalls ([`super::compare`]), its status and its computrons; at the end the sha256
+//! of the heap snapshot. *Not compared, and why*: `allocate`, `currentHeapCount` and `timestamps` of a delivery's meter
+//! (the kernel does not record them); console output and the test log (likewise); the worker's exit after the last item
+//! (the kernel kills it too).
+//!
+//! Bytes count: a message is copied into the worker's heap, so deliveries and responses are sent exactly as they stand
+//! in the transcript, and nothing is evaluated that the kernel did not evaluate.
+
+use crate::image::Image;
+use crate::kernel_db::VatOptions;
+use crate::span::{Beginning, Span};
+use crate::transcript::{Hash256, Item, Position};
+use crate::verdict::{Failure, Finding, FindingKind, excerpts};
+
+use super::WorkerProgram;
+use super::compare::SyscallCheck;
+use super::message::{FromWorker, tag_of};
+use super::process::Limits;
+use super::worker::{Worker, WorkerError, WorkerStart};
+
+/// How many findings are kept of one span.
+const FINDINGS_MAX: usize = 50;
+/// How much of what a worker says is shown.
+const SHOWN_BYTES: usize = 300;
+
+/// What a replay starts with.
+#[derive(Debug)]
+pub struct ReplayStart<'a> {
+    /// The worker's program.
+    pub program: &'a WorkerProgram,
+    /// What it is held to.
+    pub limits: &'a Limits,
+    /// The vat's options.
+    pub options: &'a VatOptions,
+    /// What the worker is given first.
+    pub beginning: &'a Beginning<'a>,
+}
+
+/// What a replay showed.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// The differences, by position; at most some dozens of them.
+    pub findings: Vec<Finding>,
+    /// How many differences there were.
+    pub findings_total: usize,
+    /// The position at which the replay could not go on, if there is one.
+    pub stopped_at: Option<Position>,
+    /// Deliveries that were made and compared.
+    pub deliveries: u64,
+    /// Syscalls that the vat made in them.
+    pub syscalls: u64,
+    /// Whether the snapshot at the end was compared.
+    pub is_hash_compared: bool,
+    /// The image that the worker saved at the end.
+    pub image: Option<Image>,
+    /// What went wrong on our side. Findings from before it stand.
+    pub failure: Option<Failure>,
+}
+
+/// Why a replay can't go on.
+enum Stop {
+    /// What stopped it is among the findings.
+    Found,
+    /// Trouble that says nothing about the record.
+    Failed(Failure),
+}
+
+/// A reply to a command.
+struct Reply {
+    computrons: Option<u64>,
+    /// `Err` is the text of an exception that nothing caught.
+    body: Result<Vec<u8>, String>,
+}
+
+/// Replays a span.
+#[must_use]
+pub fn replay(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
+    let mut replay = Replay::default();
+    let worker = Worker::start(&WorkerStart {
+        program: &start.program.path,
+        vat: &span.id.vat,
+        is_metered: start.options.is_metered,
+        image: match start.beginning {
+            Beginning::Image(image) => Some(image),
+            Beginning::Blank { .. } => None,
+        },
+        limits: start.limits,
+    });
+    let worker = match worker {
+        Ok(worker) => worker,
+        Err(error) => {
+            replay.failure = Some(Failure::WorkerStart(error.to_string()));
+            return replay;
+        }
+    };
+    let mut session = Session { worker, position: span.id.start, replay };
+    match session.run(span, start.beginning) {
+        Ok(()) => {}
+        Err(Stop::Found) => session.replay.stopped_at = Some(session.position),
+        Err(Stop::Failed(failure)) => {
+            session.replay.stopped_at = Some(session.position);
+            session.replay.failure = Some(failure);
+        }
+    }
+    session.replay
+}
+
+struct Session {
+    worker: Worker,
+    /// Of the item that is being replayed.
+    position: Position,
+    replay: Replay,
+}
+
+impl Session {
+    fn run(&mut self, span: &Span<'_>, beginning: &Beginning<'_>) -> Result<(), Stop> {
+        match beginning {
+            Beginning::Blank { programs, set_bundle } => self.initialize(programs, set_bundle)?,
+            Beginning::Image(_) => self.load()?,
+        }
+        for (position, item) in span.deliveries {
+            self.position = *position;
+            self.deliver(item)?;
+        }
+        if let Some(recorded) = span.saves {
+            self.position = span.id.end - 1;
+            self.save(recorded)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a blank worker its bundles (`startXSnap.js`, `manager-subprocess-xsnap.js`).
+    fn initialize(&mut self, programs: &[String], set_bundle: &str) -> Result<(), Stop> {
+        for program in programs {
+            self.worker.begin_delivery();
+            let reply = self.command(&[b"e", program.as_bytes()], None)?;
+            if let Err(exception) = reply.body {
+                return self.start_failed(&exception);
+            }
+        }
+        self.worker.begin_delivery();
+        let reply = self.command(&[b"?[\"setBundle\",", set_bundle.as_bytes(), b"]"], None)?;
+        match reply.body {
+            Ok(body) if tag_of(&body).as_deref() == Some("dispatchReady") => Ok(()),
+            Ok(body) => self.start_failed(&shown(&body)),
+            Err(exception) => self.start_failed(&exception),
+        }
+    }
+
+    fn start_failed(&mut self, replayed: &str) -> Result<(), Stop> {
+        self.find(FindingKind::Status, Some("the worker was ready"), Some(replayed));
+        Err(Stop::Found)
+    }
+
+    /// Waits until the worker has read its image.
+    fn load(&mut self) -> Result<(), Stop> {
+        self.worker.begin_delivery();
+        let reply = self.command(&[b"R"], None)?;
+        match reply.body {
+            Ok(body) if body.is_empty() => Ok(()),
+            Ok(body) => Err(self.protocol(format!("asked whether it is ready it said {}", shown(&body)))),
+            Err(exception) => Err(self.protocol(format!("asked whether it is ready it threw {exception}"))),
+        }
+    }
+
+    fn deliver(&mut self, item: &Item<'_>) -> Result<(), Stop> {
+        self.worker.begin_delivery();
+        let mut check = SyscallCheck::new(&item.syscalls);
+        let sent = [&b"?[\"deliver\","[..], item.delivery.as_bytes(), b"]"];
+        let outcome = self.command(&sent, Some(&mut check));
+        self.replay.syscalls += check.count() as u64;
+        let is_completed = matches!(&outcome, Ok(Reply { body: Ok(_), .. }));
+        for finding in check.finish(is_completed) {
+            self.add(finding.at(self.position));
+        }
+        let reply = outcome?;
+        let body = match reply.body {
+            Ok(body) => body,
+            Err(exception) => {
+                let replayed = format!("an exception that nothing caught: {exception}");
+                self.find(FindingKind::Status, Some(&item.result.status), Some(&replayed));
+                return Err(Stop::Found);
+            }
+        };
+        let status = tag_of(&body).unwrap_or_default();
+        if !matches!(status.as_str(), "ok" | "error") {
+            return Err(self.protocol(format!("it ended a delivery with {}", shown(&body))));
+        }
+        self.replay.deliveries += 1;
+        if status != item.result.status {
+            self.find(
+                FindingKind::Status,
+                Some(&item.result.status),
+                Some(&format!("{status}, with {}", shown(&body))),
+            );
+        }
+        // The kernel records the cost of deliveries that end well.
+        if let Some(recorded) = item.result.computrons
+            && reply.computrons != Some(recorded)
+        {
+            let replayed = reply.computrons.map_or_else(|| "none".to_owned(), |computrons| computrons.to_string());
+            self.find(FindingKind::Computrons, Some(&recorded.to_string()), Some(&replayed));
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, recorded: Hash256) -> Result<(), Stop> {
+        self.worker.begin_delivery();
+        let reply = self.command(&[b"w@7"], None)?;
+        let stated = match reply.body {
+            Ok(body) => shown(&body),
+            Err(exception) => return Err(self.protocol(format!("asked for a snapshot it threw {exception}"))),
+        };
+        let image = match self.worker.take_image() {
+            Ok(image) => image,
+            Err(error) => return Err(Stop::Failed(Failure::System(format!("failed to take the snapshot: {error}")))),
+        };
+        if stated != image.bytes().to_string() {
+            let said = format!("it said that it wrote a snapshot of {stated} bytes, and wrote {}", image.bytes());
+            return Err(self.protocol(said));
+        }
+        self.replay.is_hash_compared = true;
+        if image.hash() != recorded {
+            self.find(FindingKind::SnapshotHash, Some(&recorded.to_string()), Some(&image.hash().to_string()));
+        }
+        self.replay.image = Some(image);
+        Ok(())
+    }
+
+    /// Sends a command and serves the worker until it is done. Syscalls are expected only with a `check`.
+    fn command(&mut self, parts: &[&[u8]], mut check: Option<&mut SyscallCheck<'_>>) -> Result<Reply, Stop> {
+        if let Err(error) = self.worker.send(parts) {
+            return Err(self.stop(error));
+        }
+        loop {
+            let message = match self.worker.receive() {
+                Ok(message) => message,
+                Err(error) => return Err(self.stop(error)),
+            };
+            let answer = match message {
+                FromWorker::Done { computrons, reply } => return Ok(Reply { computrons, body: Ok(reply.to_vec()) }),
+                FromWorker::Uncaught(text) => return Ok(Reply { computrons: None, body: Err(shown(text)) }),
+                FromWorker::Console { answer } => answer,
+                FromWorker::Syscall(request) => match check.as_deref_mut() {
+                    Some(check) => match check.next(&request) {
+                        Some(response) => response,
+                        None => return Err(Stop::Found),
+                    },
+                    None => {
+                        let request = request.into_owned();
+                        self.find(FindingKind::ExtraSyscall, None, Some(&request));
+                        return Err(Stop::Found);
+                    }
+                },
+            };
+            if let Err(error) = self.worker.send(&[b"/", answer.as_bytes()]) {
+                return Err(self.stop(error));
+            }
+        }
+    }
+
+    /// What the end of a worker means here.
+    fn stop(&mut self, error: WorkerError) -> Stop {
+        let position = self.position;
+        Stop::Failed(match error {
+            WorkerError::Ended(exit) => {
+                self.find(FindingKind::WorkerExit, Some("the worker went on"), Some(&exit));
+                return Stop::Found;
+            }
+            WorkerError::Io { exit, said } => Failure::WorkerIo {
+                position,
+                exit,
+                said: if said.is_empty() { said } else { format!("; it printed {:?}", shown(said.as_bytes())) },
+            },
+            WorkerError::Killed(signal) => Failure::WorkerKilled { position, signal },
+            WorkerError::Limit(limit) => Failure::Limit { position, limit },
+            WorkerError::Protocol(error) => Failure::WorkerProtocol { position, error },
+            WorkerError::System(error) => Failure::System(error),
+        })
+    }
+
+    fn protocol(&self, error: String) -> Stop {
+        Stop::Failed(Failure::WorkerProtocol { position: self.position, error })
+    }
+
+    fn find(&mut self, kind: FindingKind, recorded: Option<&str>, replayed: Option<&str>) {
+        let (recorded, replayed) = excerpts(recorded, replayed);
+        self.add(Finding { kind, position: self.position, syscall: None, recorded, replayed });
+    }
+
+    fn add(&mut self, finding: Finding) {
+        self.replay.findings_total += 1;
+        if self.replay.findings.len() < FINDINGS_MAX {
+            self.replay.findings.push(finding);
+        }
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]).into_owned();
+    if bytes.len() > SHOWN_BYTES { format!("{text}… ({} bytes)", bytes.len()) } else { text }
+}

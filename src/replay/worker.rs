@@ -1,0 +1,170 @@
+//! A worker that can be talked to: the process with its pipes, in the terms of the protocol.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+
+use super::message::{self, FromWorker, MessageError};
+use super::netstring::{NetstringError, NetstringReader, write_netstring};
+use super::process::{Limits, Pipes, Process, describe, pipe, signal_name};
+use crate::image::{BlankImage, Image, ImageError};
+use crate::transcript::VatId;
+
+/// The limit that the kernel gives to the worker of a metered vat, in computrons for each delivery
+/// (`DEFAULT_CRANK_METERING_LIMIT` in `@agoric/xsnap/src/xsnap.js`).
+const METERED_LIMIT: &str = "100000000";
+
+/// How a worker is started for one span.
+#[derive(Debug)]
+pub struct WorkerStart<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// The vat; it shows in a list of processes.
+    pub vat: &'a VatId,
+    /// Whether deliveries have a limit.
+    pub is_metered: bool,
+    /// The image to start from; blank without one.
+    pub image: Option<&'a Image>,
+    /// What it is held to.
+    pub limits: &'a Limits,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    process: Process,
+    commands: File,
+    replies: NetstringReader<File>,
+    save: Option<BlankImage>,
+}
+
+/// Why a worker did not answer.
+#[derive(Debug)]
+pub enum WorkerError {
+    /// The process ended by itself in a way that only code it runs brings about.
+    Ended(String),
+    /// The process ended because it could not read or write, or was used wrongly.
+    Io {
+        /// The exit.
+        exit: String,
+        /// What it printed last.
+        said: String,
+    },
+    /// Somebody else killed it.
+    Killed(String),
+    /// It was stopped at a limit.
+    Limit(String),
+    /// It said something that no worker says.
+    Protocol(String),
+    /// The system refused.
+    System(String),
+}
+
+impl From<MessageError> for WorkerError {
+    fn from(error: MessageError) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+impl From<io::Error> for WorkerError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error.to_string())
+    }
+}
+
+impl Worker {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn start(start: &WorkerStart<'_>) -> io::Result<Self> {
+        let (command_reader, commands) = pipe()?;
+        let (replies, reply_writer) = pipe()?;
+        let save = BlankImage::new()?;
+        let load = start.image.map(Image::rewound).transpose()?;
+        let mut arguments = vec![format!("{}:spanwatch", start.vat)];
+        if load.is_some() {
+            arguments.extend(["-r".to_owned(), "@8:spanwatch".to_owned()]);
+        }
+        if start.is_metered {
+            arguments.extend(["-l".to_owned(), METERED_LIMIT.to_owned()]);
+        }
+        let pipes =
+            Pipes { commands: command_reader.as_fd(), replies: reply_writer.as_fd(), save: Some(save.as_fd()), load };
+        let process = Process::start(start.program, &arguments, &pipes, start.limits)?;
+        Ok(Self {
+            process,
+            commands: File::from(commands),
+            replies: NetstringReader::new(File::from(replies)),
+            save: Some(save),
+        })
+    }
+
+    /// Says that the next delivery begins.
+    pub fn begin_delivery(&self) {
+        self.process.begin_delivery();
+    }
+
+    /// Sends a message made of several parts.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn send(&mut self, parts: &[&[u8]]) -> Result<(), WorkerError> {
+        let Self { process, commands, .. } = self;
+        match process.awaiting(|| write_netstring(&*commands, parts)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.ended()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for the worker's next message.
+    ///
+    /// # Errors
+    /// When the worker is gone or says what no worker says.
+    pub fn receive(&mut self) -> Result<FromWorker<'_>, WorkerError> {
+        // The reader is split off so that its end can be looked into without it.
+        let Self { process, replies, .. } = self;
+        match process.awaiting(|| replies.next()) {
+            Ok(message) => Ok(message::parse(message)?),
+            Err(NetstringError::Closed | NetstringError::Cut) => Err(end_of(process)),
+            Err(NetstringError::Io(error)) => Err(error.into()),
+            Err(error @ (NetstringError::Malformed(_) | NetstringError::TooLong(_))) => {
+                Err(WorkerError::Protocol(error.to_string()))
+            }
+        }
+    }
+
+    /// Takes the image that the worker has written, which can be done once.
+    ///
+    /// # Errors
+    /// When there is none, or it is too large.
+    pub fn take_image(&mut self) -> Result<Image, ImageError> {
+        self.save.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?.finish()
+    }
+
+    fn ended(&mut self) -> WorkerError {
+        end_of(&mut self.process)
+    }
+}
+
+/// Tells what a worker's end means.
+fn end_of(process: &mut Process) -> WorkerError {
+    let end = process.end();
+    if let Some(limit) = end.limit {
+        return WorkerError::Limit(limit);
+    }
+    let Some(status) = end.status else {
+        return WorkerError::Protocol("it closed its pipes but did not end".to_owned());
+    };
+    match (status.code(), status.signal()) {
+        (Some(1 | 2), _) => WorkerError::Io { exit: describe(status), said: end.said },
+        (_, Some(libc::SIGXFSZ)) => WorkerError::Limit("the image that it wrote grew too large".to_owned()),
+        // What a fault in the program itself brings about; the others come from outside.
+        (_, Some(libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP))
+        | (Some(_), None) => WorkerError::Ended(describe(status)),
+        (_, signal) => WorkerError::Killed(signal_name(signal.unwrap_or_default())),
+    }
+}

@@ -1,0 +1,134 @@
+//! One JSON object a line, each with a `type`. The contract is `docs/json.md`; fields may be added, never changed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Totals, reason_label};
+use crate::replay::WorkerProgram;
+use crate::schedule::SpanReport;
+use crate::verdict::{Finding, Repeat, Verdict};
+
+/// One span's outcome.
+#[derive(Debug, Serialize)]
+struct SpanLine<'a> {
+    r#type: &'static str,
+    vat: &'a str,
+    name: Option<&'a str>,
+    incarnation: u64,
+    start: u64,
+    end: u64,
+    worker: usize,
+    asked: bool,
+    begins: Option<&'static str>,
+    ends: Option<&'static str>,
+    base: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    base_unproved: bool,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings: Option<&'a [Finding]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings_total: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeat: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeat_findings: Option<&'a [Finding]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_at: Option<u64>,
+    deliveries: u64,
+    syscalls: u64,
+    snapshot_hash_compared: bool,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct SummaryLine<'a> {
+    r#type: &'static str,
+    spanwatch: &'static str,
+    workers: &'a [WorkerProgram],
+    spans: BTreeMap<&'static str, u64>,
+    reasons: &'a BTreeMap<&'static str, u64>,
+    on_the_way: u64,
+    deliveries: u64,
+    syscalls: u64,
+    snapshot_hashes: u64,
+    seconds: f64,
+}
+
+/// Any line's text, without its end.
+#[must_use]
+pub fn line(value: &impl Serialize) -> String {
+    // What is serialized here has string keys and finite numbers, so there is nothing that could fail.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The line of a span.
+#[must_use]
+pub fn span(report: &SpanReport) -> String {
+    let divergence = match &report.verdict {
+        Verdict::Diverged(divergence) => Some(divergence),
+        _ => None,
+    };
+    line(&SpanLine {
+        r#type: "span",
+        vat: report.id.vat.as_str(),
+        name: report.name.as_deref(),
+        incarnation: report.incarnation,
+        start: report.id.start,
+        end: report.id.end,
+        worker: report.worker,
+        asked: report.is_asked,
+        begins: report.begins,
+        ends: report.ends,
+        base: report.base,
+        base_unproved: report.is_base_unproved,
+        verdict: report.verdict.label(),
+        findings: divergence.map(|divergence| &divergence.findings[..]),
+        findings_total: divergence.map(|divergence| divergence.findings_total),
+        repeat: divergence.map(|divergence| divergence.repeat.label()),
+        repeat_findings: divergence.and_then(|divergence| match &divergence.repeat {
+            Repeat::Flaky(findings) => Some(&findings[..]),
+            Repeat::Deterministic | Repeat::Unconfirmed(_) => None,
+        }),
+        reason: reason_label(&report.verdict),
+        explanation: match &report.verdict {
+            Verdict::Verified | Verdict::Diverged(_) => None,
+            Verdict::Unverifiable(reason) => Some(reason.to_string()),
+            Verdict::Failed(failure) => Some(failure.to_string()),
+            Verdict::NotApplicable(reason) => Some(reason.text().to_owned()),
+        },
+        stopped_at: report.stopped_at,
+        deliveries: report.deliveries,
+        syscalls: report.syscalls,
+        snapshot_hash_compared: report.is_hash_compared,
+        seconds: seconds(report.took),
+    })
+}
+
+/// The last line.
+#[must_use]
+pub fn summary(totals: &Totals, workers: &[WorkerProgram], took: Duration) -> String {
+    line(&SummaryLine {
+        r#type: "summary",
+        spanwatch: env!("CARGO_PKG_VERSION"),
+        workers,
+        spans: Verdict::LABELS.iter().map(|label| (*label, totals.count(label))).collect(),
+        reasons: &totals.reasons,
+        on_the_way: totals.on_the_way,
+        deliveries: totals.deliveries,
+        syscalls: totals.syscalls,
+        snapshot_hashes: totals.hashes,
+        seconds: seconds(took),
+    })
+}
+
+/// To the millisecond.
+fn seconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1_000.0).round() / 1_000.0
+}

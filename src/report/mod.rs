@@ -1,0 +1,76 @@
+//! How results are told: a line a span for people ([`text`]), an object a line for programs ([`json`]).
+
+pub mod json;
+pub mod text;
+
+use std::collections::BTreeMap;
+
+use crate::plan::PlannedSpan;
+use crate::schedule::SpanReport;
+use crate::verdict::Verdict;
+
+/// What became of all spans together.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// Spans by the label of their verdict.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// Of the unverifiable, failed and not applicable: how many for each reason.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// Spans that were replayed only because one that was asked for starts from their image.
+    pub on_the_way: u64,
+    /// Deliveries made and compared.
+    pub deliveries: u64,
+    /// Syscalls compared.
+    pub syscalls: u64,
+    /// Snapshot hashes compared.
+    pub hashes: u64,
+}
+
+impl Totals {
+    /// Counts a span.
+    pub fn add(&mut self, report: &SpanReport) {
+        *self.verdicts.entry(report.verdict.label()).or_default() += 1;
+        if let Some(reason) = reason_label(&report.verdict) {
+            *self.reasons.entry(reason).or_default() += 1;
+        }
+        self.on_the_way += u64::from(!report.is_asked);
+        self.deliveries += report.deliveries;
+        self.syscalls += report.syscalls;
+        self.hashes += u64::from(report.is_hash_compared);
+    }
+
+    /// Spans with a verdict of this label.
+    #[must_use]
+    pub fn count(&self, label: &str) -> u64 {
+        self.verdicts.get(label).copied().unwrap_or(0)
+    }
+}
+
+/// The label of the reason of a verdict that has one.
+#[must_use]
+pub fn reason_label(verdict: &Verdict) -> Option<&'static str> {
+    match verdict {
+        Verdict::Verified | Verdict::Diverged(_) => None,
+        Verdict::Unverifiable(reason) => Some(reason.label()),
+        Verdict::Failed(failure) => Some(failure.label()),
+        Verdict::NotApplicable(reason) => Some(reason.label()),
+    }
+}
+
+/// How a planned span can be verified, in one word: `yes`, `local`, or `no` with why.
+#[must_use]
+pub fn verifiable(planned: &PlannedSpan, is_local: bool) -> Result<&'static str, String> {
+    use crate::plan::{Base, ItemsAt};
+    let count = planned.row.id.end.saturating_sub(planned.row.id.start);
+    if is_local {
+        Ok("local")
+    } else if planned.items == ItemsAt::Nowhere {
+        Err("its items were pruned".to_owned())
+    } else if planned.items == ItemsAt::Database && planned.items_present < count {
+        Err(format!("only {} of its {count} items are there", planned.items_present))
+    } else if let Base::Gone(why) = &planned.base {
+        Err(format!("the image that it starts from is gone, and {why}"))
+    } else {
+        Ok("yes")
+    }
+}

@@ -1,0 +1,237 @@
+//! One span, ready to be replayed: its items proved and sliced, its bundles proved, its image proved.
+//!
+//! Everything is checked against a hash before it is believed, wherever it came from. What can't be proved makes the
+//! span [`Unverifiable`], never a divergence.
+
+use crate::archive::Archives;
+use crate::bundle;
+use crate::image::{Image, ImageError};
+use crate::kernel_db::{DbError, ItemsRead, KernelDb, VatOptions};
+use crate::plan::{Base, ItemsAt, PlannedSpan};
+use crate::transcript::{DeliveryKind, Hash256, Item, Items, Position, SpanId};
+use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};
+
+/// The proved items of a span, as text.
+#[derive(Debug)]
+pub struct SpanText {
+    /// Vat and bounds.
+    pub id: SpanId,
+    items: Items,
+}
+
+/// A span's items, sliced and in an order in which a kernel writes them.
+#[derive(Debug)]
+pub struct Span<'a> {
+    /// Vat and bounds.
+    pub id: &'a SpanId,
+    /// The first item: how the worker is started.
+    pub begins: &'a DeliveryKind,
+    /// The deliveries that the vat saw, each with its position.
+    pub deliveries: &'a [(Position, Item<'a>)],
+    /// The snapshot at the end, if it ends with one.
+    pub saves: Option<Hash256>,
+}
+
+/// What a worker is given before the first delivery.
+#[derive(Debug)]
+pub enum Beginning<'a> {
+    /// Programs to evaluate in a blank worker, then the arguments of `setBundle`.
+    Blank {
+        /// Lockdown, then supervisor.
+        programs: Vec<String>,
+        /// `[vatID, bundle, options]` without the brackets.
+        set_bundle: String,
+    },
+    /// An image.
+    Image(&'a Image),
+}
+
+impl SpanText {
+    /// Reads a span's items from where they are and proves them.
+    ///
+    /// # Errors
+    /// The verdict, when they are not to be had or not what was recorded.
+    pub fn load(db: &KernelDb, archives: &Archives, planned: &PlannedSpan) -> Result<Self, Verdict> {
+        let id = &planned.row.id;
+        let recorded =
+            planned.row.hash.ok_or(Verdict::Unverifiable(Unverifiable::SpanRow("its hash is not a sha256 in hex")))?;
+        let items = match planned.items {
+            ItemsAt::Database => match db.read(|reader| reader.items(id)).map_err(database)? {
+                ItemsRead::All(items) => items,
+                ItemsRead::None => return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned)),
+                ItemsRead::Gap { missing, present } => {
+                    let count = id.end - id.start;
+                    return Err(Verdict::Unverifiable(Unverifiable::ItemsMissing { missing, present, count }));
+                }
+                ItemsRead::TooLarge { bytes } => {
+                    return Err(Verdict::Unverifiable(Unverifiable::TooLarge { bytes }));
+                }
+            },
+            ItemsAt::Archive => archives.items(id).map_err(Verdict::Unverifiable)?,
+            ItemsAt::Nowhere => return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned)),
+        };
+        let found = items.hash();
+        if found != recorded {
+            return Err(Verdict::Unverifiable(match planned.items {
+                ItemsAt::Archive => archives.other_content(id, recorded, found),
+                _ => Unverifiable::SpanHash { recorded, found },
+            }));
+        }
+        Ok(Self { id: id.clone(), items })
+    }
+
+    /// Slices the items.
+    ///
+    /// # Errors
+    /// When one of them is not what a kernel writes.
+    pub fn parse(&self) -> Result<Vec<(Position, Item<'_>)>, Unverifiable> {
+        (self.id.start..)
+            .zip(self.items.iter())
+            .map(|(position, text)| match Item::parse(text) {
+                Ok(item) => Ok((position, item)),
+                Err(error) => Err(Unverifiable::Item { position, error: error.to_string() }),
+            })
+            .collect()
+    }
+}
+
+impl<'a> Span<'a> {
+    /// Checks that the items are in an order in which a kernel writes them.
+    ///
+    /// # Errors
+    /// When they are not, or there is nothing to replay.
+    pub fn new(id: &'a SpanId, items: &'a [(Position, Item<'a>)]) -> Result<Self, Verdict> {
+        let shape = |position, what: String| Verdict::Unverifiable(Unverifiable::Shape { position, what });
+        let Some(((first_position, first), mut deliveries)) = items.split_first() else {
+            return Err(Verdict::NotApplicable(NotApplicable::Empty));
+        };
+        match &first.kind {
+            DeliveryKind::InitializeWorker { worker_type, .. } if worker_type == "local" => {
+                return Err(Verdict::NotApplicable(NotApplicable::LocalWorker));
+            }
+            DeliveryKind::InitializeWorker { worker_type, .. } if worker_type != "xsnap" => {
+                return Err(Verdict::Unverifiable(Unverifiable::WorkerType(worker_type.clone())));
+            }
+            DeliveryKind::InitializeWorker { .. } | DeliveryKind::LoadSnapshot { .. } => {}
+            other => {
+                return Err(shape(*first_position, format!("the span begins with {}", other.name())));
+            }
+        }
+        let mut saves = None;
+        if let Some(((_, last), rest)) = deliveries.split_last() {
+            match last.kind {
+                DeliveryKind::SaveSnapshot { image } => (saves, deliveries) = (Some(image), rest),
+                DeliveryKind::ShutdownWorker => deliveries = rest,
+                _ => {}
+            }
+        }
+        if let Some((position, item)) = deliveries.iter().find(|(_, item)| !matches!(item.kind, DeliveryKind::Real(_)))
+        {
+            return Err(shape(*position, format!("{} stands in the middle of the span", item.kind.name())));
+        }
+        if deliveries.is_empty() && saves.is_none() {
+            return Err(Verdict::NotApplicable(NotApplicable::Empty));
+        }
+        Ok(Self { id, begins: &first.kind, deliveries, saves })
+    }
+
+    /// The image that it starts from, as recorded in its first item.
+    #[must_use]
+    pub fn loads(&self) -> Option<Hash256> {
+        match self.begins {
+            DeliveryKind::LoadSnapshot { image } => Some(*image),
+            _ => None,
+        }
+    }
+}
+
+/// The image that a `load-snapshot` span starts from, read from the database or the archive and proved.
+///
+/// # Errors
+/// The verdict, when it is not to be had or not the recorded one.
+pub fn recorded_image(
+    db: &KernelDb,
+    archives: &Archives,
+    planned: &PlannedSpan,
+    recorded: Hash256,
+) -> Result<Image, Verdict> {
+    let id = &planned.row.id;
+    let Base::Recorded { in_database, in_archive, row_hash } = &planned.base else {
+        return Err(Verdict::Unverifiable(Unverifiable::BaseGone("nothing says where it was".to_owned())));
+    };
+    let position = id.start.saturating_sub(1);
+    if let Some(row_hash) = row_hash.filter(|hash| *hash != recorded) {
+        return Err(Verdict::Unverifiable(Unverifiable::BaseDamaged(format!(
+            "the row in snapshots at position {position} has hash {row_hash}, load-snapshot says {recorded}"
+        ))));
+    }
+    let mut faults = Vec::new();
+    if *in_database {
+        match db.read(|reader| reader.compressed_image(&id.vat, position)).map_err(database)? {
+            Some(gzip) => match Image::from_gzip(&gzip[..], recorded) {
+                Ok(image) => return Ok(image),
+                Err(error) => faults.push(format!("in the database {}", image_fault(error)?)),
+            },
+            None => faults.push("it vanished from the database".to_owned()),
+        }
+    }
+    if *in_archive {
+        match archives.image(&id.vat, position, recorded) {
+            Ok(image) => {
+                for fault in faults {
+                    tracing::warn!(span = %id, "the archive had to serve as the stored image is damaged: {fault}");
+                }
+                return Ok(image);
+            }
+            Err(error) => faults.push(format!("in the archive {}", image_fault(error)?)),
+        }
+    }
+    Err(Verdict::Unverifiable(Unverifiable::BaseDamaged(faults.join("; "))))
+}
+
+fn image_fault(error: ImageError) -> Result<String, Verdict> {
+    match error {
+        ImageError::Io(error) => Err(Verdict::Failed(Failure::System(format!("no room for an image: {error}")))),
+        other => Ok(other.to_string()),
+    }
+}
+
+/// The programs and the `setBundle` arguments for a blank worker.
+///
+/// # Errors
+/// The verdict, when a bundle is missing or not what its ID says.
+pub fn blank_beginning(
+    db: &KernelDb,
+    span: &Span<'_>,
+    options: &VatOptions,
+    relax_durability_rules: bool,
+) -> Result<Beginning<'static>, Verdict> {
+    let DeliveryKind::InitializeWorker { worker_bundles, source, .. } = span.begins else {
+        return Err(Verdict::Unverifiable(Unverifiable::SourceUnknown));
+    };
+    let source = source.as_ref().ok_or(Verdict::Unverifiable(Unverifiable::SourceUnknown))?;
+    let read = |id: &str| match db.read(|reader| reader.bundle(id)).map_err(database)?.flatten() {
+        Some(bytes) => Ok(bytes),
+        None => Err(Verdict::Unverifiable(Unverifiable::BundleMissing(id.to_owned()))),
+    };
+    let damaged = |id: &str| {
+        let id = id.to_owned();
+        move |error| Verdict::Unverifiable(Unverifiable::bundle(&id, &error))
+    };
+    let programs = worker_bundles
+        .iter()
+        .map(|id| bundle::program_of(id, &read(id)?).map_err(damaged(id)))
+        .collect::<Result<_, _>>()?;
+    let bundle = bundle::set_bundle_argument(source, &read(source)?).map_err(damaged(source))?;
+    // The options in the kernel's key order (`vat-loader.js`).
+    let set_bundle = format!(
+        r#""{}",{bundle},{{"enableDisavow":{},"relaxDurabilityRules":{relax_durability_rules}}}"#,
+        span.id.vat, options.enable_disavow
+    );
+    Ok(Beginning::Blank { programs, set_bundle })
+}
+
+/// A database that can't be read is trouble of ours, not a fault of the record.
+fn database(error: DbError) -> Verdict {
+    Verdict::Failed(Failure::Database(error.to_string()))
+}

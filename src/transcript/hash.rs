@@ -1,0 +1,128 @@
+//! sha256 in the two ways that the swing-store uses it: over bytes, and chained over the items of a span.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// A sha256, written as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hash256([u8; 32]);
+
+impl Hash256 {
+    /// Reads 64 lower-case hex digits, as the swing-store writes them; anything else is `None`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Takes the digest that a hasher finished with.
+    #[must_use]
+    pub fn from_digest(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+
+    /// The 64 hex digits as bytes: the operand of the span hash.
+    fn hex(&self) -> [u8; 64] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        text
+    }
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Hash256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.hex()))
+    }
+}
+
+impl fmt::Debug for Hash256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The sha256 of some bytes.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Hash256 {
+    Hash256(Sha256::digest(bytes).into())
+}
+
+/// The cumulative hash of a span's items.
+///
+/// Starts at the hash of a fixed text; each item's hash is then chained to it, all operands being hex text
+/// (`updateSpanHash` in `swing-store/src/transcriptStore.js`).
+#[derive(Debug, Clone)]
+pub struct SpanHasher(Hash256);
+
+impl Default for SpanHasher {
+    fn default() -> Self {
+        Self(sha256(b"start of transcript span"))
+    }
+}
+
+impl SpanHasher {
+    /// Chains the next item's text.
+    pub fn add(&mut self, item: &[u8]) {
+        let mut hasher = Sha256::new();
+        hasher.update(self.0.hex());
+        hasher.update(sha256(item).hex());
+        self.0 = Hash256::from_digest(hasher);
+    }
+
+    /// The hash of the items so far.
+    #[must_use]
+    pub fn finish(&self) -> Hash256 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_goes_both_ways() {
+        let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(b"abc").to_string(), text);
+        assert_eq!(Hash256::parse(text), Some(sha256(b"abc")));
+        assert_eq!(Hash256::parse(&text.to_uppercase()), None);
+        assert_eq!(Hash256::parse("ba78"), None);
+    }
+
+    #[test]
+    fn the_empty_span_has_the_seed_hash() {
+        // What `initTranscript` of the swing-store writes for a new vat.
+        assert_eq!(SpanHasher::default().finish(), sha256(b"start of transcript span"));
+    }
+
+    #[test]
+    fn items_are_chained_as_hex_text() {
+        let seed = sha256(b"start of transcript span").to_string();
+        let mut hasher = SpanHasher::default();
+        hasher.add(b"one");
+        let one = sha256((seed + &sha256(b"one").to_string()).as_bytes());
+        assert_eq!(hasher.finish(), one);
+        hasher.add(b"two");
+        assert_eq!(hasher.finish(), sha256((one.to_string() + &sha256(b"two").to_string()).as_bytes()));
+    }
+}

@@ -1,0 +1,453 @@
+//! What can be said of a span. Closed enums, and this is the one place where they become words.
+//!
+//! A divergence is what a healthy worker did otherwise than recorded. It is never mixed with what could not be checked
+//! ([`Unverifiable`]: the record is incomplete or damaged) nor with trouble on our side ([`Failure`]).
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::bundle::BundleError;
+use crate::transcript::{Hash256, Position};
+
+/// The outcome for one span.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Everything that the record says was seen again.
+    Verified,
+    /// A worker did something else than the record says.
+    Diverged(Divergence),
+    /// The record can't be replayed.
+    Unverifiable(Unverifiable),
+    /// It could have been replayed, but something on our side went wrong.
+    Failed(Failure),
+    /// There is nothing to replay. Counted, and decides nothing.
+    NotApplicable(NotApplicable),
+}
+
+impl Verdict {
+    /// All labels, in the order in which a summary lists them.
+    pub const LABELS: [&str; 5] = ["verified", "diverged", "unverifiable", "failed", "not_applicable"];
+
+    /// One word.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Diverged(_) => "diverged",
+            Self::Unverifiable(_) => "unverifiable",
+            Self::Failed(_) => "failed",
+            Self::NotApplicable(_) => "not_applicable",
+        }
+    }
+}
+
+/// A divergence, with what makes it believable.
+#[derive(Debug)]
+pub struct Divergence {
+    /// What differed, by position; at least one.
+    pub findings: Vec<Finding>,
+    /// How many findings there were in all: not all are kept of a worker that goes completely astray.
+    pub findings_total: usize,
+    /// Whether a fresh process did the same.
+    pub repeat: Repeat,
+}
+
+/// What came of the second replay that every divergence gets, in a fresh process from the same base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repeat {
+    /// The same findings.
+    Deterministic,
+    /// Others, or none: those of the second replay.
+    Flaky(Vec<Finding>),
+    /// The second replay failed for a reason of ours.
+    Unconfirmed(String),
+}
+
+impl Repeat {
+    /// One word.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Deterministic => "deterministic",
+            Self::Flaky(_) => "flaky",
+            Self::Unconfirmed(_) => "unconfirmed",
+        }
+    }
+}
+
+/// What kind of thing differed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// A syscall is another one, or stands at another place.
+    Syscall,
+    /// A recorded syscall was not made.
+    MissingSyscall,
+    /// A syscall was made that is not recorded.
+    ExtraSyscall,
+    /// A delivery or the worker's start ended otherwise.
+    Status,
+    /// A delivery cost another number of computrons.
+    Computrons,
+    /// The heap at the end of the span is another one.
+    SnapshotHash,
+    /// The worker's process ended.
+    WorkerExit,
+}
+
+impl FindingKind {
+    /// One word, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Syscall => "syscall",
+            Self::MissingSyscall => "missing_syscall",
+            Self::ExtraSyscall => "extra_syscall",
+            Self::Status => "status",
+            Self::Computrons => "computrons",
+            Self::SnapshotHash => "snapshot_hash",
+            Self::WorkerExit => "worker_exit",
+        }
+    }
+}
+
+/// One difference between the record and the replay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What kind of thing differed.
+    pub kind: FindingKind,
+    /// Position of the item.
+    pub position: Position,
+    /// Number of the syscall within the delivery, from 0, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syscall: Option<usize>,
+    /// What the record says; an excerpt where it is long. `None` if the record has nothing.
+    pub recorded: Option<String>,
+    /// What the replay did; an excerpt where it is long. `None` if it did nothing.
+    pub replayed: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind.label())?;
+        if let Some(syscall) = self.syscall {
+            write!(f, " (syscall {syscall})")?;
+        }
+        let side = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
+        write!(f, ": recorded {}, replayed {}", side(&self.recorded), side(&self.replayed))
+    }
+}
+
+/// Longer texts are shown in part.
+const EXCERPT_BYTES: usize = 600;
+
+/// Two texts, cut down to the place where they first differ.
+#[must_use]
+pub fn excerpts(recorded: Option<&str>, replayed: Option<&str>) -> (Option<String>, Option<String>) {
+    let differ_at = match (recorded, replayed) {
+        (Some(recorded), Some(replayed)) => {
+            recorded.bytes().zip(replayed.bytes()).take_while(|(one, other)| one == other).count()
+        }
+        _ => 0,
+    };
+    let cut = |text: &str| {
+        if text.len() <= EXCERPT_BYTES {
+            return text.to_owned();
+        }
+        let begin = text.floor_char_boundary(differ_at.min(text.len()).saturating_sub(EXCERPT_BYTES / 3));
+        let end = text.floor_char_boundary((begin + EXCERPT_BYTES).min(text.len()));
+        format!("[bytes {begin} to {end} of {}] {}", text.len(), &text[begin..end])
+    };
+    (recorded.map(cut), replayed.map(cut))
+}
+
+/// Why a span can't be replayed: what is wrong with the record.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Unverifiable {
+    /// The node deleted the items, and no archive has them.
+    #[error("its items were pruned by the node")]
+    ItemsPruned,
+    /// Some items are missing.
+    #[error("item {missing} is missing ({present} of {count} are there)")]
+    ItemsMissing {
+        /// The first one missing.
+        missing: Position,
+        /// How many there are.
+        present: u64,
+        /// How many there should be.
+        count: u64,
+    },
+    /// The items are not those that the span's hash speaks of.
+    #[error("the hash of its items is {found}, recorded is {recorded}")]
+    SpanHash {
+        /// The row's.
+        recorded: Hash256,
+        /// The items'.
+        found: Hash256,
+    },
+    /// The span's row is not one that a kernel writes.
+    #[error("its row in transcriptSpans is damaged: {0}")]
+    SpanRow(&'static str),
+    /// An item is not what a kernel writes.
+    #[error("item {position} is unreadable: {error}")]
+    Item {
+        /// Which.
+        position: Position,
+        /// Why.
+        error: String,
+    },
+    /// The items are not in an order in which a kernel writes them.
+    #[error("item {position} is out of place: {what}")]
+    Shape {
+        /// Which.
+        position: Position,
+        /// How.
+        what: String,
+    },
+    /// More text than a replay may hold.
+    #[error("its items have {bytes} bytes, more than a replay holds")]
+    TooLarge {
+        /// How much.
+        bytes: u64,
+    },
+    /// An archive file that should hold the items is damaged.
+    #[error("its items were pruned, and the archive file {file} is damaged: {error}")]
+    TranscriptArchive {
+        /// Its path.
+        file: String,
+        /// What is wrong.
+        error: String,
+    },
+    /// There is no image to start from, and none can be made by replaying what comes before.
+    #[error("the image that it starts from is gone, and {0}")]
+    BaseGone(String),
+    /// The image to start from is not the one that the record speaks of.
+    #[error("the image that it starts from is damaged: {0}")]
+    BaseDamaged(String),
+    /// A span before it had to be replayed first and gave no image.
+    #[error("the image that it starts from is gone, and the span before it, which starts at {start}, was {verdict}")]
+    ChainBroken {
+        /// Where that span starts.
+        start: Position,
+        /// What became of it.
+        verdict: &'static str,
+    },
+    /// A bundle that the worker is started with is missing.
+    #[error("bundle {0} is missing")]
+    BundleMissing(String),
+    /// A bundle that the worker is started with is not what its ID says.
+    #[error("bundle {id} is damaged: {error}")]
+    BundleDamaged {
+        /// Its ID.
+        id: String,
+        /// How.
+        error: String,
+    },
+    /// The vat was started from a bundle that the kernel did not keep.
+    #[error("the vat's code is not recorded: its initialize-worker names no bundle")]
+    SourceUnknown,
+    /// The vat's options decide how its worker is started, and can't be read.
+    #[error("the vat's options are unreadable: {0}")]
+    Options(String),
+    /// A worker that is neither an xsnap process nor local.
+    #[error("it runs in a worker of unknown type {0:?}")]
+    WorkerType(String),
+}
+
+impl Unverifiable {
+    /// One word.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::ItemsPruned => "items_pruned",
+            Self::ItemsMissing { .. } => "items_missing",
+            Self::SpanHash { .. } => "span_hash_mismatch",
+            Self::SpanRow(_) => "span_row_damaged",
+            Self::Item { .. } => "item_unreadable",
+            Self::Shape { .. } => "item_out_of_place",
+            Self::TooLarge { .. } => "too_large",
+            Self::TranscriptArchive { .. } => "transcript_archive_damaged",
+            Self::BaseGone(_) => "base_gone",
+            Self::BaseDamaged(_) => "base_damaged",
+            Self::ChainBroken { .. } => "chain_broken",
+            Self::BundleMissing(_) => "bundle_missing",
+            Self::BundleDamaged { .. } => "bundle_damaged",
+            Self::SourceUnknown => "source_unknown",
+            Self::Options(_) => "options_unreadable",
+            Self::WorkerType(_) => "worker_type_unknown",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::ItemsPruned => {
+                "set vat-transcript-retention = \"archival\" or vat-transcript-archive-dir, and name the archive with --transcript-archive"
+            }
+            Self::BaseGone(_) => {
+                "set vat-snapshot-retention = \"debug\" or vat-snapshot-archive-dir, and name the archive with --snapshot-archive"
+            }
+            Self::ChainBroken { .. } => {
+                "see that span's line; an archive of images (--snapshot-archive) would start from here"
+            }
+            Self::ItemsMissing { .. } | Self::SpanHash { .. } | Self::SpanRow(_) | Self::Item { .. } => {
+                "the database was changed or damaged: compare with another node's, or name an archive with --transcript-archive"
+            }
+            Self::BaseDamaged(_) => "the stored image was changed or damaged: name an archive with --snapshot-archive",
+            Self::TranscriptArchive { .. } => {
+                "copy the file from another node: its content is proved by the span's hash"
+            }
+            Self::BundleMissing(_) | Self::BundleDamaged { .. } => {
+                "copy the bundle from another node's database: its ID proves it"
+            }
+            Self::Shape { .. }
+            | Self::TooLarge { .. }
+            | Self::WorkerType(_)
+            | Self::Options(_)
+            | Self::SourceUnknown => "no kernel known to this version of spanwatch writes this: please report it",
+        }
+    }
+
+    /// For a bundle that could not be proved.
+    #[must_use]
+    pub fn bundle(id: &str, error: &BundleError) -> Self {
+        Self::BundleDamaged { id: id.to_owned(), error: error.to_string() }
+    }
+}
+
+/// What went wrong on our side, or on the worker's in a way that says nothing about the record.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// The worker's process could not be started.
+    #[error("the worker could not be started: {0}")]
+    WorkerStart(String),
+    /// The worker says things that no worker says.
+    #[error("the worker does not speak the protocol at position {position}: {error}")]
+    WorkerProtocol {
+        /// Where.
+        position: Position,
+        /// What it said.
+        error: String,
+    },
+    /// The worker could not read or write (its exits 1 and 2): also an image of another engine's.
+    #[error("the worker could not go on at position {position}: {exit}{said}")]
+    WorkerIo {
+        /// Where.
+        position: Position,
+        /// Its exit.
+        exit: String,
+        /// What it printed, if anything.
+        said: String,
+    },
+    /// Somebody else ended the worker: the kernel for want of memory, or a person.
+    #[error("the worker was killed from outside at position {position} ({signal})")]
+    WorkerKilled {
+        /// Where.
+        position: Position,
+        /// By which signal.
+        signal: String,
+    },
+    /// A limit of ours was reached and the worker was ended.
+    #[error("the worker was stopped at position {position}: {limit}")]
+    Limit {
+        /// Where.
+        position: Position,
+        /// Which limit.
+        limit: String,
+    },
+    /// The database could not be read.
+    #[error("{0}")]
+    Database(String),
+    /// The system gave no memory, descriptor or thread.
+    #[error("the system refused: {0}")]
+    System(String),
+}
+
+impl Failure {
+    /// One word.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::WorkerStart(_) => "worker_start",
+            Self::WorkerProtocol { .. } => "worker_protocol",
+            Self::WorkerIo { .. } => "worker_io",
+            Self::WorkerKilled { .. } => "worker_killed",
+            Self::Limit { .. } => "limit",
+            Self::Database(_) => "database",
+            Self::System(_) => "system",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::WorkerStart(_) | Self::WorkerProtocol { .. } => {
+                "is --worker an xsnap-worker? `spanwatch doctor` says which one is used"
+            }
+            Self::WorkerIo { .. } => {
+                "an image can only be read by the engine version that wrote it: is this the node's worker?"
+            }
+            Self::WorkerKilled { .. } => {
+                "look for an out-of-memory kill in the system's log, then verify the span again"
+            }
+            Self::Limit { .. } => "if the machine was busy, verify the span again with a higher limit (see --help)",
+            Self::Database(_) => "the rest of the spans was not affected; verify the span again",
+            Self::System(_) => "free some memory or descriptors, then verify the span again",
+        }
+    }
+}
+
+/// Why there is nothing to replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotApplicable {
+    /// The vat runs inside the kernel's process.
+    LocalWorker,
+    /// The span has no delivery.
+    Empty,
+}
+
+impl NotApplicable {
+    /// One word.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::LocalWorker => "local_worker",
+            Self::Empty => "empty",
+        }
+    }
+
+    /// A sentence.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::LocalWorker => "a local worker runs in the kernel's own process: there is nothing to replay it with",
+            Self::Empty => "it has no delivery",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_where_they_differ() {
+        let recorded = "a".repeat(10_000);
+        let mut replayed = recorded.clone();
+        replayed.replace_range(5_000..5_001, "b");
+        let (one, other) = excerpts(Some(&recorded), Some(&replayed));
+        let (one, other) = (one.expect("text"), other.expect("text"));
+        assert!(one.starts_with("[bytes 4800 to 5400 of 10000] aaa"), "{one}");
+        assert!(!one.contains('b') && other.ends_with(&format!("{}b{}", "a".repeat(200), "a".repeat(399))));
+    }
+
+    #[test]
+    fn cuts_keep_characters_whole() {
+        let text = "é".repeat(1_000);
+        let (cut, _) = excerpts(Some(&text), None);
+        assert!(cut.expect("text").ends_with('é'));
+    }
+}
