@@ -52,7 +52,9 @@ impl Survey {
     }
 
     /// A vat's options as far as they are known.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When they can't be read: the text says why.
     pub fn options_of(&self, vat: &VatId) -> Result<VatOptions, String> {
         self.options.get(vat).cloned().unwrap_or_else(|| Ok(VatOptions::default()))
     }

@@ -56,7 +56,7 @@ impl SpanText {
         let recorded =
             planned.row.hash.ok_or(Verdict::Unverifiable(Unverifiable::SpanRow("its hash is not a sha256 in hex")))?;
         let items = match planned.items {
-            ItemsAt::Database => match db.read(|reader| reader.items(id)).map_err(database)? {
+            ItemsAt::Database => match db.read(|reader| reader.items(id))? {
                 ItemsRead::All(items) => items,
                 ItemsRead::None => return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned)),
                 ItemsRead::Gap { missing, present } => {
@@ -167,7 +167,7 @@ pub fn recorded_image(
     }
     let mut faults = Vec::new();
     if *in_database {
-        match db.read(|reader| reader.compressed_image(&id.vat, position)).map_err(database)? {
+        match db.read(|reader| reader.compressed_image(&id.vat, position))? {
             Some(gzip) => match Image::from_gzip(&gzip[..], recorded) {
                 Ok(image) => return Ok(image),
                 Err(error) => faults.push(format!("in the database {}", image_fault(error)?)),
@@ -210,7 +210,7 @@ pub fn blank_beginning(
         return Err(Verdict::Unverifiable(Unverifiable::SourceUnknown));
     };
     let source = source.as_ref().ok_or(Verdict::Unverifiable(Unverifiable::SourceUnknown))?;
-    let read = |id: &str| match db.read(|reader| reader.bundle(id)).map_err(database)?.flatten() {
+    let read = |id: &str| match db.read(|reader| reader.bundle(id))?.flatten() {
         Some(bytes) => Ok(bytes),
         None => Err(Verdict::Unverifiable(Unverifiable::BundleMissing(id.to_owned()))),
     };
@@ -232,6 +232,8 @@ pub fn blank_beginning(
 }
 
 /// A database that can't be read is trouble of ours, not a fault of the record.
-fn database(error: DbError) -> Verdict {
-    Verdict::Failed(Failure::Database(error.to_string()))
+impl From<DbError> for Verdict {
+    fn from(error: DbError) -> Self {
+        Self::Failed(Failure::Database(error.to_string()))
+    }
 }

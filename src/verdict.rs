@@ -441,7 +441,9 @@ mod tests {
         let (one, other) = excerpts(Some(&recorded), Some(&replayed));
         let (one, other) = (one.expect("text"), other.expect("text"));
         assert!(one.starts_with("[bytes 4800 to 5400 of 10000] aaa"), "{one}");
-        assert!(!one.contains('b') && other.ends_with(&format!("{}b{}", "a".repeat(200), "a".repeat(399))));
+        assert!(
+            one.ends_with(&"a".repeat(600)) && other.ends_with(&format!("{}b{}", "a".repeat(200), "a".repeat(399)))
+        );
     }
 
     #[test]

@@ -1,6 +1,17 @@
-//! `spanwatch doctor`.
-use super::{CliError, DbArgs, Exit, WorkerArgs};
+//! `spanwatch doctor`: for a person who sets the verifier up beside a node.
+
+use std::io::{self, Write};
+
 use clap::Args;
+use serde::Serialize;
+
+use super::{CliError, DbArgs, Exit, Format, WorkerArgs};
+use crate::bundle;
+use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
+use crate::plan::{Base, ItemsAt, Selection, Survey, plan};
+use crate::replay::WorkerProgram;
+use crate::report::{json, text::plural, verifiable};
+
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     #[command(flatten)]
@@ -8,6 +19,263 @@ pub(super) struct DoctorArgs {
     #[command(flatten)]
     worker: WorkerArgs,
 }
-pub(super) fn run(_args: DoctorArgs) -> Result<Exit, CliError> {
-    Ok(Exit::Verified)
+
+/// Which of the four kinds of node this is, going by what its database and archives hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Retention {
+    /// Items and images.
+    Everything,
+    /// Items, but only the images that are in use.
+    ItemsOnly,
+    /// Nothing of closed spans, but archives have it.
+    Archives,
+    /// Nothing of closed spans.
+    Nothing,
+    /// Some closed spans this way, some that way: a setting was changed, or an archive is incomplete.
+    Mixed,
+    /// No span was closed yet.
+    Unknown,
+}
+
+impl Retention {
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Everything => "every closed span can be verified by itself",
+            Self::ItemsOnly => {
+                "closed spans are verified by chaining: each incarnation is replayed from its start, one span after another"
+            }
+            Self::Archives => "closed spans are verified from the archives",
+            Self::Nothing => {
+                "closed spans cannot be verified from this database: what they held is deleted as they close"
+            }
+            Self::Mixed => "some closed spans can be verified and some cannot; `spanwatch spans` says which and why",
+            Self::Unknown => "no span was closed yet, so what the node keeps cannot be told",
+        }
+    }
+}
+
+/// How many closed spans have what.
+#[derive(Debug, Default, Serialize)]
+struct Kept {
+    closed_spans: u64,
+    items_in_database: u64,
+    items_in_archive: u64,
+    base_blank: u64,
+    base_in_database: u64,
+    base_in_archive: u64,
+    base_by_chaining: u64,
+    verifiable: u64,
+}
+
+impl Kept {
+    fn count(survey: &Survey, units: &[crate::plan::Unit]) -> Self {
+        let mut kept = Self::default();
+        let spans = units.iter().flatten().filter(|planned| !planned.is_local(survey));
+        for planned in spans {
+            kept.closed_spans += 1;
+            kept.verifiable += u64::from(verifiable(planned, false).is_ok());
+            match planned.items {
+                ItemsAt::Database => kept.items_in_database += 1,
+                ItemsAt::Archive => kept.items_in_archive += 1,
+                ItemsAt::Nowhere => {}
+            }
+            match planned.base {
+                Base::Blank => kept.base_blank += 1,
+                Base::Recorded { in_database: true, .. } => kept.base_in_database += 1,
+                Base::Recorded { .. } => kept.base_in_archive += 1,
+                Base::Chained => kept.base_by_chaining += 1,
+                Base::Gone(_) => {}
+            }
+        }
+        kept
+    }
+
+    /// The last span of a vat to close tells what the node does now, but a vat that was cleaned up or a setting that was
+    /// changed leaves others; so only what holds for all of them has a name.
+    fn retention(&self) -> Retention {
+        let with_base = self.closed_spans - self.base_blank;
+        if self.closed_spans == 0 {
+            Retention::Unknown
+        } else if self.items_in_database == self.closed_spans && self.base_in_database == with_base {
+            Retention::Everything
+        } else if self.items_in_database == self.closed_spans && self.base_in_database == 0 {
+            if self.base_in_archive == with_base { Retention::Archives } else { Retention::ItemsOnly }
+        } else if self.items_in_archive == self.closed_spans && self.verifiable == self.closed_spans {
+            Retention::Archives
+        } else if self.items_in_database == 0 && self.items_in_archive == 0 {
+            Retention::Nothing
+        } else {
+            Retention::Mixed
+        }
+    }
+
+    /// What to write into `app.toml`, as lines of its section `[swingset]`, each with what it is good for.
+    fn proposals(&self, args: &DbArgs) -> Vec<(String, &'static str)> {
+        let mut proposals = Vec::new();
+        let items = self.items_in_database + self.items_in_archive;
+        if items < self.closed_spans {
+            proposals.push((
+                "vat-transcript-archive-dir = \"/var/lib/agoric/transcript-archive\"".to_owned(),
+                "writes each span that closes to a file; name the directory with --transcript-archive \
+                 (or keep items in the database: vat-transcript-retention = \"archival\")",
+            ));
+        }
+        if self.base_blank + self.base_in_database + self.base_in_archive < self.closed_spans
+            && args.snapshot_archive.is_none()
+        {
+            proposals.push((
+                "vat-snapshot-archive-dir = \"/var/lib/agoric/snapshot-archive\"".to_owned(),
+                "writes each heap snapshot to a file; name the directory with --snapshot-archive \
+                 (or keep images in the database: vat-snapshot-retention = \"debug\")",
+            ));
+        }
+        proposals
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    r#type: &'static str,
+    database: String,
+    node: &'static str,
+    host_height: Option<String>,
+    crank_number: Option<String>,
+    retention: Retention,
+    meaning: &'static str,
+    kept: Kept,
+    open_spans: u64,
+    bundles: u64,
+    bundle_faults: Vec<String>,
+    workers: Vec<WorkerProgram>,
+    worker_fault: Option<String>,
+    row_faults: Vec<String>,
+    app_toml: Vec<String>,
+    #[serde(skip)]
+    proposals: Vec<(String, &'static str)>,
+}
+
+pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
+    let db = KernelDb::locate(&args.db.db)?;
+    let archives = args.db.archives()?;
+    let survey = Survey::read(&db)?;
+    let units = plan(&survey, &archives, &Selection::default());
+    let kept = Kept::count(&survey, &units);
+    let (workers, worker_fault) = match args.worker.find(db.path()) {
+        Ok(workers) => (workers, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let (host_height, crank_number, bundles) =
+        db.read(|reader| Ok((reader.kv("host.height")?, reader.kv("crankNumber")?, reader.bundles()?)))?;
+    let bundle_faults = check_bundles(&db, &bundles)?;
+    let retention = kept.retention();
+    let proposals = kept.proposals(&args.db);
+    let report = Report {
+        r#type: "doctor",
+        database: db.path().display().to_string(),
+        node: match db.access()? {
+            Access::Live => "running",
+            Access::Down => "not running",
+            Access::Crashed => "not running; its last commits are in the -wal file, so a copy is read",
+        },
+        host_height,
+        crank_number,
+        meaning: retention.meaning(),
+        retention,
+        open_spans: survey.spans.iter().filter(|(row, _)| row.is_current).count() as u64,
+        bundles: bundles.len() as u64,
+        bundle_faults,
+        workers,
+        worker_fault,
+        row_faults: survey.faults,
+        app_toml: proposals.iter().map(|(line, _)| line.clone()).collect(),
+        kept,
+        proposals,
+    };
+    let is_well = report.bundle_faults.is_empty() && report.worker_fault.is_none() && report.row_faults.is_empty();
+    let mut out = io::stdout().lock();
+    match args.db.format {
+        Format::Json => writeln!(out, "{}", json::line(&report))?,
+        Format::Text => write_text(&mut out, &report)?,
+    }
+    Ok(if is_well && report.kept.verifiable == report.kept.closed_spans { Exit::Verified } else { Exit::Incomplete })
+}
+
+/// Proves every bundle; what is wrong with which. One read a bundle: each may have megabytes.
+fn check_bundles(db: &KernelDb, rows: &[BundleRow]) -> Result<Vec<String>, DbError> {
+    let mut faults = Vec::new();
+    for row in rows {
+        if !row.is_present {
+            faults.push(format!(
+                "bundle {} is NULL: an import left it out; copy it from another node's database",
+                row.id
+            ));
+            continue;
+        }
+        if let Some(bytes) = db.read(|reader| reader.bundle(&row.id))?.flatten()
+            && let Err(error) = bundle::prove(&row.id, &bytes)
+        {
+            faults.push(format!("bundle {}: {error}; copy it from another node's database", row.id));
+        }
+    }
+    Ok(faults)
+}
+
+fn write_text(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    writeln!(out, "database   {}", report.database)?;
+    let position = match (&report.host_height, &report.crank_number) {
+        (Some(height), Some(crank)) => format!(", at block {height}, crank {crank}"),
+        (None, Some(crank)) => format!(", at crank {crank}"),
+        _ => String::new(),
+    };
+    writeln!(out, "node       {}{position}", report.node)?;
+    let kept = &report.kept;
+    let word = match report.retention {
+        Retention::Everything => "everything is kept",
+        Retention::ItemsOnly => "items are kept, old images are gone",
+        Retention::Archives => "pruned, with archives",
+        Retention::Nothing => "pruned, without archives",
+        Retention::Mixed => "mixed",
+        Retention::Unknown => "unknown",
+    };
+    writeln!(out, "retention  {word}: {}", report.meaning)?;
+    writeln!(
+        out,
+        "           {}, {} verifiable; {} open",
+        plural(kept.closed_spans, "closed span", "closed spans"),
+        kept.verifiable,
+        report.open_spans
+    )?;
+    writeln!(
+        out,
+        "           items: {} in the database, {} in the archive",
+        kept.items_in_database, kept.items_in_archive
+    )?;
+    writeln!(
+        out,
+        "           start: {} blank, {} from images in the database, {} from images in the archive, {} by chaining",
+        kept.base_blank, kept.base_in_database, kept.base_in_archive, kept.base_by_chaining
+    )?;
+    for worker in &report.workers {
+        writeln!(out, "worker     {} ({}, sha256 {})", worker.path.display(), worker.version, worker.sha256)?;
+    }
+    if let Some(fault) = &report.worker_fault {
+        writeln!(out, "worker     FAULT {fault}")?;
+    }
+    let good = report.bundles - report.bundle_faults.len() as u64;
+    writeln!(out, "bundles    {good} of {} match their IDs", report.bundles)?;
+    for fault in &report.bundle_faults {
+        writeln!(out, "           FAULT {fault}")?;
+    }
+    for fault in &report.row_faults {
+        writeln!(out, "rows       FAULT {fault}")?;
+    }
+    if report.proposals.is_empty() {
+        return writeln!(out, "app.toml   nothing to change");
+    }
+    writeln!(out, "app.toml   for spans that close from now on, in section [swingset]:")?;
+    for (line, reason) in &report.proposals {
+        writeln!(out, "             {line}\n               {reason}")?;
+    }
+    Ok(())
 }

@@ -176,7 +176,7 @@ pub fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Verify(args) => verify::run(args),
         Command::Spans(args) => spans::run(args),
-        Command::Doctor(args) => doctor::run(args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match exit {
         Ok(exit) => ExitCode::from(exit as u8),

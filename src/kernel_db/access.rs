@@ -6,7 +6,7 @@
 //!
 //! | `-wal` and `-shm` | lock held | how it is read |
 //! |---|---|---|
-//! | both there | yes | [`Access::Live`]: read-only, beside the writer |
+//! | any | yes | [`Access::Live`]: read-only, beside the writer |
 //! | `-wal` absent or empty | no | [`Access::Down`]: `immutable=1`, which touches no file |
 //! | `-wal` with content | no | [`Access::Crashed`]: the writer died; a copy of both is read |
 
@@ -18,7 +18,10 @@ use std::path::{Path, PathBuf};
 
 /// The byte of `-shm` on which every connection in WAL mode holds a shared lock (`UNIX_SHM_DMS` in SQLite's
 /// `os_unix.c`).
-const SHM_LIVE_LOCK_BYTE: i64 = 128;
+const SHM_LOCKS: (i64, i64) = (128, 1);
+/// The bytes of the database itself that a connection locks: all the time in WAL mode, while it reads or writes in
+/// others (`PENDING_BYTE` and what follows in SQLite's `os.h`). One that locks the file exclusively has no `-shm`.
+const FILE_LOCKS: (i64, i64) = (0x4000_0000, 512);
 
 /// Which of the three ways a database is read in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +42,10 @@ impl Access {
     pub fn of(path: &Path) -> io::Result<Self> {
         let wal_bytes = match fs::metadata(beside(path, "-wal")) {
             Ok(wal) => wal.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Down),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
-        if is_held(&beside(path, "-shm"))? {
+        if is_held(&beside(path, "-shm"), SHM_LOCKS)? || is_held(path, FILE_LOCKS)? {
             Ok(Self::Live)
         } else if wal_bytes == 0 {
             Ok(Self::Down)
@@ -59,23 +62,21 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether any process holds the lock that a live connection holds.
+/// `F_WRLCK` and `SEEK_SET`, in the type that the structure wants.
+const WRITE_LOCK: libc::c_short = 1;
+const FROM_START: libc::c_short = 0;
+
+/// Whether any other process holds a lock on these bytes (start and length).
 ///
 /// Closing a descriptor of a file drops every POSIX lock that this process holds on it, those of an open connection
 /// too. So this must not run while a connection of ours is open; [`super::KernelDb`] sees to that.
-fn is_held(shm: &Path) -> io::Result<bool> {
-    let file = match File::open(shm) {
+fn is_held(path: &Path, (start, length): (i64, i64)) -> io::Result<bool> {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: SHM_LIVE_LOCK_BYTE,
-        l_len: 1,
-        l_pid: 0,
-    };
+    let mut lock = libc::flock { l_type: WRITE_LOCK, l_whence: FROM_START, l_start: start, l_len: length, l_pid: 0 };
     #[expect(unsafe_code, reason = "no safe wrapper asks about a byte range that starts elsewhere than at 0")]
     // SAFETY: the descriptor is open, and F_GETLK writes only into the structure that it is given, which outlives it.
     let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
@@ -101,6 +102,7 @@ impl Fingerprint {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the database is one of the test's own")]
 mod tests {
     use super::*;
     use rusqlite::Connection;

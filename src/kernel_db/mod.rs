@@ -242,6 +242,7 @@ fn uri_path(path: &Path) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the database is one of the test's own")]
 mod tests {
     use super::*;
 

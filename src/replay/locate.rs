@@ -79,11 +79,11 @@ impl WorkerProgram {
             let near: Vec<String> = near.iter().map(|path| path.display().to_string()).collect();
             return Err(LocateError::NotFound(near.join(" and ")));
         };
-        paths.into_iter().map(Self::identify).collect()
+        paths.iter().map(|path| Self::identify(path)).collect()
     }
 
-    fn identify(path: PathBuf) -> Result<Self, LocateError> {
-        let unusable = |source| LocateError::Unusable { path: path.clone(), source };
+    fn identify(path: &Path) -> Result<Self, LocateError> {
+        let unusable = |source| LocateError::Unusable { path: path.to_owned(), source };
         let path = path.canonicalize().map_err(unusable)?;
         let sha256 = hash_file(&path).map_err(unusable)?.to_string();
         let said = version(&path).map_err(unusable)?;

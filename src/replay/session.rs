@@ -171,8 +171,11 @@ impl Session {
         let sent = [&b"?[\"deliver\","[..], item.delivery.as_bytes(), b"]"];
         let outcome = self.command(&sent, Some(&mut check));
         self.replay.syscalls += check.count() as u64;
-        let is_completed = matches!(&outcome, Ok(Reply { body: Ok(_), .. }));
-        for finding in check.finish(is_completed) {
+        let status = match &outcome {
+            Ok(Reply { body: Ok(body), .. }) => tag_of(body).filter(|tag| matches!(tag.as_str(), "ok" | "error")),
+            _ => None,
+        };
+        for finding in check.finish(status.is_some()) {
             self.add(finding.at(self.position));
         }
         let reply = outcome?;
@@ -184,10 +187,9 @@ impl Session {
                 return Err(Stop::Found);
             }
         };
-        let status = tag_of(&body).unwrap_or_default();
-        if !matches!(status.as_str(), "ok" | "error") {
+        let Some(status) = status else {
             return Err(self.protocol(format!("it ended a delivery with {}", shown(&body))));
-        }
+        };
         self.replay.deliveries += 1;
         if status != item.result.status {
             self.find(

@@ -57,8 +57,10 @@ pub fn reason_label(verdict: &Verdict) -> Option<&'static str> {
     }
 }
 
-/// How a planned span can be verified, in one word: `yes`, `local`, or `no` with why.
-#[must_use]
+/// Whether a planned span can be verified: `yes`, or `local` where there is nothing to verify.
+///
+/// # Errors
+/// When it can't: the text says why.
 pub fn verifiable(planned: &PlannedSpan, is_local: bool) -> Result<&'static str, String> {
     use crate::plan::{Base, ItemsAt};
     let count = planned.row.id.end.saturating_sub(planned.row.id.start);

@@ -42,7 +42,7 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
         Verdict::Verified => {}
         Verdict::Diverged(divergence) => {
             for finding in &divergence.findings {
-                let _ = write!(text, "\n    {} at {}:{}", "diverged", report.id.vat, finding.position);
+                let _ = write!(text, "\n    diverged at {}:{}", report.id.vat, finding.position);
                 let _ = write!(text, ", {finding}");
             }
             let unsaid = divergence.findings_total - divergence.findings.len();

@@ -267,13 +267,15 @@ fn head_of(delivery: &str) -> Result<(String, Option<&RawValue>), ItemError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transcript::canonical;
+    use proptest::prelude::*;
 
     #[test]
     fn slices_are_verbatim() {
         let text = r##"{"d":["message","o+0",{"methargs":{"body":"#[\"\ud83d\"]","slots":[]}}],"sc":[{"s":["vatstoreGet","k"],"r":["ok",null]}],"r":{"status":"ok","metering":{"computrons":7}}}"##;
         let item = Item::parse(text.as_bytes()).expect("a kernel's item");
         assert_eq!(item.kind.name(), "message");
-        assert_eq!(item.delivery, r##"["message","o+0",{"methargs":{"body":"#[\"\ud83d\"]","slots":[]}}]"###);
+        assert_eq!(item.delivery, r##"["message","o+0",{"methargs":{"body":"#[\"\ud83d\"]","slots":[]}}]"##);
         assert_eq!(item.syscalls[0].request(), r##"["vatstoreGet","k"]"##);
         assert_eq!(item.syscalls[0].response(), r##"["ok",null]"##);
         assert_eq!(item.result, ItemResult { status: "ok".into(), computrons: Some(7) });
@@ -295,5 +297,30 @@ mod tests {
             assert!(error.to_string().contains(says), "{text}: {error}");
         }
         assert!(matches!(Item::parse(b"\"\xff\""), Err(ItemError::NotUtf8(1))));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        /// Whatever happens to an item's text, it is an item or an error; what is sliced from it can be compared.
+        #[test]
+        fn cuts_and_flips_end_in_an_item_or_an_error(
+            flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8_u8), 1..4),
+            cut in prop::option::weighted(0.3, any::<prop::sample::Index>()),
+        ) {
+            let mut text = br##"{"d":["message","o+0",{"methargs":{"body":"#[\"\ud83d\",-0,1e21]","slots":["o-50"]},"result":"p-61"}],"sc":[{"s":["vatstoreGet","vc.4.|schemata"],"r":["ok","{\"label\":\"caf\u00e9\"}"]},{"s":["callNow","d-70",{"body":"#[]","slots":[]}],"r":["ok",{"body":"#1","slots":[]}]}],"r":{"status":"ok","metering":{"computrons":123456}}}"##.to_vec();
+            for (at, bit) in flips {
+                let at = at.index(text.len());
+                text[at] ^= 1 << bit;
+            }
+            if let Some(cut) = cut {
+                text.truncate(cut.index(text.len()));
+            }
+            if let Ok(item) = Item::parse(&text) {
+                for syscall in &item.syscalls {
+                    prop_assert!(canonical::same(syscall.request(), syscall.request()));
+                    let _ = canonical::canonical(syscall.response());
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,46 @@
+# What a newcomer needs: `make demo` and `make test`. Both set up whatever is missing; second runs reuse what is there.
+
+LAB := tests/lab
+KINDS := everything items archives nothing
+WORKER := $(LAB)/node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/release/xsnap-worker
+LAB_SOURCES := $(LAB)/lab.mjs $(wildcard $(LAB)/src/*.mjs) $(wildcard $(LAB)/vats/*.js)
+DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json)
+
+.PHONY: demo test check lab clean
+
+## Builds, writes a real kernel database, verifies it, and shows a tampered copy caught.
+demo: $(LAB)/data/everything/lab.json
+	cargo build --release --locked
+	scripts/demo.sh
+
+## Sets up and runs all tests.
+test: lab
+	cargo test --locked
+
+## What every commit holds: format, lints, documentation, licences of dependencies.
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+## The databases that the tests verify, one for each kind of node.
+lab: $(DATABASES)
+
+# npm compiles the worker; the stamp is newer than the lock file once that is done.
+$(LAB)/node_modules/.installed: $(LAB)/package-lock.json
+	cd $(LAB) && npm ci --no-audit --no-fund
+	test -x $(WORKER)
+	touch $@
+
+# Bundling takes most of a minute and is shared by all databases, so it is not done four times at once.
+$(LAB)/.cache/.bundled: $(LAB)/node_modules/.installed $(LAB_SOURCES)
+	cd $(LAB) && node lab.mjs --bundles-only
+	touch $@
+
+$(LAB)/data/%/lab.json: $(LAB)/.cache/.bundled
+	rm -rf $(@D)
+	cd $(LAB) && node lab.mjs --out data/$* --keep $* --deliveries 100
+
+clean:
+	cargo clean
+	rm -rf $(LAB)/node_modules $(LAB)/.cache $(LAB)/data

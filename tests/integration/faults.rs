@@ -1,0 +1,183 @@
+//! One table: what a worker does, and which verdict that must give.
+
+use std::time::{Duration, Instant};
+
+use crate::run::{fake_worker, spanwatch, text};
+use crate::synthetic;
+
+/// What the worker does in the second message of a span of v1, and the verdict for `[0, 6)`. That message is at
+/// position 3, the snapshot at 5.
+const TABLE: &[(&str, &str)] = &[
+    ("ok", "verified"),
+    // Another heap, or other behaviour: divergences, every one of them named.
+    ("wrong-syscall", "diverged/syscall@3+snapshot_hash@5"),
+    ("extra-syscall", "diverged/extra_syscall@3+snapshot_hash@5"),
+    ("missing-syscall", "diverged/missing_syscall@3+snapshot_hash@5"),
+    ("swapped-syscalls", "diverged/syscall@3+syscall@3"),
+    ("unanswerable", "diverged/syscall@3"),
+    ("computrons", "diverged/computrons@3"),
+    ("error-status", "diverged/status@3"),
+    ("uncaught", "diverged/status@3"),
+    ("wrong-hash", "diverged/snapshot_hash@5"),
+    ("flaky", "diverged/snapshot_hash@5"),
+    ("not-ready", "diverged/status@0"),
+    // Ends that only code the worker runs brings about.
+    ("exit-0", "diverged/worker_exit@3"),
+    ("exit-11", "diverged/worker_exit@3"),
+    ("exit-12", "diverged/worker_exit@3"),
+    ("exit-15", "diverged/worker_exit@3"),
+    ("exit-16", "diverged/worker_exit@3"),
+    ("exit-17", "diverged/worker_exit@3"),
+    ("exit-255", "diverged/worker_exit@3"),
+    ("signal-11", "diverged/worker_exit@3"),
+    ("signal-6", "diverged/worker_exit@3"),
+    ("cut-message", "diverged/worker_exit@3"),
+    ("leave-a-child", "diverged/worker_exit@3"),
+    // Trouble that says nothing about the record.
+    ("exit-1", "failed/worker_io"),
+    ("exit-2", "failed/worker_io"),
+    ("signal-9", "failed/worker_killed"),
+    ("signal-15", "failed/worker_killed"),
+    ("hang", "failed/limit"),
+    ("spin", "failed/limit"),
+    ("drip", "failed/limit"),
+    ("grow", "failed/limit"),
+    ("flood-output", "failed/limit"),
+    ("flood-console", "failed/limit"),
+    ("huge-image", "failed/limit"),
+    ("flood-replies", "failed/worker_protocol"),
+    ("promise-900-mb", "failed/worker_protocol"),
+    ("garbage", "failed/worker_protocol"),
+    ("empty-message", "failed/worker_protocol"),
+    ("unknown-message", "failed/worker_protocol"),
+    ("unknown-query", "failed/worker_protocol"),
+    ("bad-meter", "failed/worker_protocol"),
+    ("bad-reply", "failed/worker_protocol"),
+    ("wrong-size", "failed/worker_protocol"),
+    ("close-pipes", "failed/worker_protocol"),
+];
+
+#[test]
+fn every_fault_gets_its_verdict() {
+    let synthetic = synthetic::database();
+    let mut wrong = Vec::new();
+    for (directive, verdict) in TABLE {
+        let worker = fake_worker(synthetic.dir.path(), directive);
+        let began = Instant::now();
+        let run = spanwatch(&[
+            "verify",
+            text(&synthetic.file),
+            "--format",
+            "json",
+            "--worker",
+            text(&worker),
+            "--vat",
+            "one",
+            "--span",
+            "0..6",
+            "--stall-max",
+            "2",
+            "--delivery-cpu-max",
+            "1",
+            "--worker-memory-max",
+            "64",
+        ]);
+        assert!(began.elapsed() < Duration::from_secs(60), "{directive} took {:?}", began.elapsed());
+        let found = run.verdicts().join(" ");
+        let code = match verdict.split('/').next() {
+            Some("verified") => 0,
+            Some("diverged") => 3,
+            _ => 4,
+        };
+        if found != *verdict || run.code != code {
+            wrong.push(format!("{directive}: {found} (exit {}), not {verdict}\n{}{}", run.code, run.out, run.err));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_repeated_divergence_is_told_from_a_flaky_one() {
+    let synthetic = synthetic::database();
+    for (directive, repeat) in [("wrong-hash", "deterministic"), ("flaky", "flaky")] {
+        let worker = fake_worker(synthetic.dir.path(), directive);
+        let run =
+            spanwatch(&["verify", text(&synthetic.file), "--format", "json", "--worker", text(&worker), "--vat", "v2"]);
+        assert_eq!(run.lines("span")[0]["repeat"], repeat, "{}", run.out);
+    }
+}
+
+#[test]
+fn a_worker_that_cannot_read_the_image_fails_only_where_there_is_one() {
+    let synthetic = synthetic::database();
+    let worker = fake_worker(synthetic.dir.path(), "cannot-load");
+    let run = spanwatch(&["verify", text(&synthetic.file), "--format", "json", "--worker", text(&worker)]);
+    let expected = ["verified", "failed/worker_io", "failed/worker_io", "verified", "not_applicable/local_worker"];
+    assert_eq!((run.verdicts(), run.code), (expected.map(str::to_owned).to_vec(), 4), "{}{}", run.out, run.err);
+    assert!(run.out.contains("cannot read snapshot"), "what the worker printed is told: {}", run.out);
+}
+
+#[test]
+fn a_chain_goes_on_from_a_diverged_image_and_says_so() {
+    let synthetic = synthetic::database();
+    let db = rusqlite::Connection::open(&synthetic.file).expect("open");
+    db.execute("UPDATE snapshots SET compressedSnapshot = NULL", []).expect("write");
+    db.close().expect("close");
+    for (directive, verdicts, unproved) in [
+        ("ok", ["verified", "verified", "verified"], false),
+        ("wrong-hash", ["diverged/snapshot_hash@5", "diverged/snapshot_hash@10", "diverged/snapshot_hash@15"], true),
+        ("exit-11", ["diverged/worker_exit@3", "unverifiable/chain_broken", "unverifiable/chain_broken"], false),
+        ("hang", ["failed/limit", "unverifiable/chain_broken", "unverifiable/chain_broken"], false),
+    ] {
+        let worker = fake_worker(synthetic.dir.path(), directive);
+        let run = spanwatch(&[
+            "verify",
+            text(&synthetic.file),
+            "--format",
+            "json",
+            "--worker",
+            text(&worker),
+            "--vat",
+            "v1",
+            "--stall-max",
+            "2",
+        ]);
+        assert_eq!(run.verdicts(), verdicts, "{directive}: {}{}", run.out, run.err);
+        let spans = run.lines("span");
+        assert_eq!(spans[1]["base_unproved"] == true, unproved, "{directive}: {}", run.out);
+        assert_eq!(spans[2]["base"], "chained");
+    }
+}
+
+#[test]
+fn several_workers_are_compared() {
+    let synthetic = synthetic::database();
+    let (good, bad) = (fake_worker(synthetic.dir.path(), "ok"), fake_worker(synthetic.dir.path(), "computrons"));
+    let run = spanwatch(&[
+        "verify",
+        text(&synthetic.file),
+        "--format",
+        "json",
+        "--vat",
+        "v2",
+        "--worker",
+        text(&good),
+        "--worker",
+        text(&bad),
+    ]);
+    assert_eq!(run.verdicts(), ["verified", "diverged/computrons@3"], "{}{}", run.out, run.err);
+    assert_eq!(run.lines("summary")[0]["workers"][1]["path"], text(&bad));
+    assert_eq!(run.code, 3);
+}
+
+#[test]
+fn a_divergence_reads_well() {
+    let synthetic = synthetic::database();
+    let worker = fake_worker(synthetic.dir.path(), "wrong-syscall");
+    let run = spanwatch(&["verify", text(&synthetic.file), "--worker", text(&worker), "--vat", "v2", "--jobs", "1"]);
+    let seconds = |line: &str| match line.rfind(", ").filter(|_| line.ends_with(" s")) {
+        Some(at) => format!("{}, N s", &line[..at]),
+        None => line.split(" compared in ").next().map_or_else(String::new, str::to_owned),
+    };
+    insta::assert_snapshot!(run.out.lines().map(seconds).collect::<Vec<_>>().join("\n"));
+}

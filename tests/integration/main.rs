@@ -1,0 +1,22 @@
+//! The program as its users run it.
+//!
+//! | file | what it proves | what it runs on |
+//! |---|---|---|
+//! | `faults` | a misbehaving worker gets the right verdict | a fake worker and a database written for it |
+//! | `bad_input` | a damaged database or archive gets the right verdict, and the other spans go on | likewise |
+//! | `lab` | every span of a real kernel's database is verified, in each retention | databases that the lab wrote |
+//! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
+
+#![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "the tests write the databases that the program reads")]
+
+mod bad_input;
+mod faults;
+mod lab;
+mod mutations;
+mod run;
+mod synthetic;
+
+#[path = "../fake_worker/model.rs"]
+#[expect(dead_code, reason = "the worker itself uses more of it than the tests do")]
+mod model;

@@ -1,0 +1,86 @@
+//! Running the program and reading what it says.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// What a run of the program gave.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs `spanwatch` with some arguments; a run that takes minutes hangs.
+pub fn spanwatch(arguments: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spanwatch"));
+    command.args(arguments).env_remove("SPANWATCH_WORKER").env_remove("RUST_BACKTRACE").env_remove("TZ");
+    run(command)
+}
+
+pub fn run(mut command: Command) -> Run {
+    let out = tempfile::NamedTempFile::new().expect("a file");
+    let err = tempfile::NamedTempFile::new().expect("a file");
+    let mut child =
+        command.stdout(out.reopen().expect("open")).stderr(err.reopen().expect("open")).spawn().expect("spanwatch");
+    let deadline = Instant::now() + Duration::from_secs(300);
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "{command:?} hangs");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let text = |file: tempfile::NamedTempFile| std::fs::read_to_string(file.path()).expect("text");
+    let run = Run { code: status.code().unwrap_or(-1), out: text(out), err: text(err) };
+    assert!(!run.err.contains("panicked"), "{command:?}: {}", run.err);
+    run
+}
+
+impl Run {
+    /// The objects of a certain type in JSON output.
+    pub fn lines(&self, of_type: &str) -> Vec<Value> {
+        let lines = self.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("a JSON line"));
+        lines.filter(|line| line["type"] == of_type).collect()
+    }
+
+    /// `verdict` or `verdict/reason` of each span, by its start.
+    pub fn verdicts(&self) -> Vec<String> {
+        let spans = self.lines("span");
+        spans.iter().map(verdict_of).collect()
+    }
+}
+
+/// `verified`, `failed/limit`, or `diverged/computrons@7`.
+pub fn verdict_of(span: &Value) -> String {
+    let verdict = span["verdict"].as_str().expect("a verdict");
+    match (span["reason"].as_str(), span["findings"].as_array()) {
+        (Some(reason), _) => format!("{verdict}/{reason}"),
+        (None, Some(findings)) => {
+            let findings: Vec<String> = findings
+                .iter()
+                .map(|finding| format!("{}@{}", finding["kind"].as_str().expect("a kind"), finding["position"]))
+                .collect();
+            format!("{verdict}/{}", findings.join("+"))
+        }
+        (None, None) => verdict.to_owned(),
+    }
+}
+
+/// The fake worker under the name of a directive, made in `dir`.
+pub fn fake_worker(dir: &Path, directive: &str) -> PathBuf {
+    let path = dir.join(format!("fake.{directive}"));
+    if !path.exists() {
+        let deps = std::env::current_exe().expect("this program");
+        let built = deps.ancestors().nth(2).expect("the target directory").join("examples/fake-worker");
+        std::fs::copy(&built, &path).expect("`cargo build --example fake-worker` builds it, and so does `cargo test`");
+    }
+    path
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of plain characters")
+}

@@ -1,0 +1,50 @@
+#!/usr/bin/env node
+// Runs the real SwingSet kernel with real workers and writes a kernel database; see README.md.
+import '@endo/init/debug.js';
+
+import { existsSync, mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { loadBundles } from './src/bundles.mjs';
+import { check } from './src/check.mjs';
+import { startKernel } from './src/kernel.mjs';
+import { writeModel } from './src/model.mjs';
+import { parseOptions, USAGE } from './src/options.mjs';
+import { quieten, say } from './src/output.mjs';
+import { live, play } from './src/script.mjs';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+
+const main = async () => {
+  const options = parseOptions(process.argv.slice(2), here);
+  if (options.help) {
+    say(USAGE);
+    return;
+  }
+  const vatDirectory = path.join(here, 'vats');
+  if (options.bundlesOnly) {
+    await loadBundles(vatDirectory, options.bundleCache);
+    return;
+  }
+  if (existsSync(path.join(options.out, 'agoric', 'swingstore.sqlite'))) {
+    throw Error(`${options.out} has a database already: name another --out, or remove it first`);
+  }
+  mkdirSync(options.out, { recursive: true });
+  quieten(path.join(options.out, 'kernel.log'));
+  const bundles = await loadBundles(vatDirectory, options.bundleCache);
+  const kernel = await startKernel(options, bundles);
+  const told = options.live === undefined ? await play(kernel, options) : await live(kernel, options);
+  const vats = kernel.vats();
+  await kernel.stop();
+  const features = check(options, vats, told);
+  writeModel(options, { blocks: kernel.blocks(), vats, ...told, features });
+  if (!options.quiet) {
+    say(`${kernel.blocks()} blocks in ${path.join(options.out, 'agoric', 'swingstore.sqlite')}`);
+  }
+};
+
+main().catch(error => {
+  process.exitCode = 1;
+  say(`lab: ${error.stack || error}`, process.stderr);
+});

@@ -1,0 +1,55 @@
+// The command line.
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+
+export const USAGE = `usage: node lab.mjs --out DIR [options]
+
+  --out DIR              where to write: DIR/agoric/swingstore.sqlite, archives beside it, DIR/lab.json
+  --deliveries N         about how many messages are sent to vats [200]
+  --snapshot-initial N   deliveries before a vat's first heap snapshot [3]
+  --snapshot-interval N  deliveries between two snapshots [12]
+  --keep WHAT            everything; items (old snapshots are pruned); archives (all is pruned, but both archive
+                         directories are written); nothing (all is pruned) [everything]
+  --live MS              after the set-up, commit a block each MS milliseconds until SIGTERM or SIGINT
+  --bundles-only         only fill the bundle cache
+  --bundle-cache DIR     where bundles are kept between runs [.cache beside this program]
+  --quiet                say nothing unless something is wrong`;
+
+const KEEP = ['everything', 'items', 'archives', 'nothing'];
+
+const number = (name, text) => {
+  if (!/^[1-9][0-9]{0,8}$/.test(text)) throw Error(`--${name} takes a positive whole number, not ${text}`);
+  return Number(text);
+};
+
+export const parseOptions = (args, here) => {
+  const { values } = parseArgs({
+    args,
+    options: {
+      out: { type: 'string' },
+      deliveries: { type: 'string', default: '200' },
+      'snapshot-initial': { type: 'string', default: '3' },
+      'snapshot-interval': { type: 'string', default: '12' },
+      keep: { type: 'string', default: 'everything' },
+      live: { type: 'string' },
+      'bundle-cache': { type: 'string', default: path.join(here, '.cache') },
+      'bundles-only': { type: 'boolean', default: false },
+      quiet: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) return { help: true };
+  if (values['bundles-only']) return { bundlesOnly: true, bundleCache: values['bundle-cache'] };
+  if (!values.out) throw Error(`--out is missing\n${USAGE}`);
+  if (!KEEP.includes(values.keep)) throw Error(`--keep takes one of ${KEEP.join(', ')}, not ${values.keep}`);
+  return {
+    out: path.resolve(values.out),
+    deliveries: number('deliveries', values.deliveries),
+    snapshotInitial: number('snapshot-initial', values['snapshot-initial']),
+    snapshotInterval: number('snapshot-interval', values['snapshot-interval']),
+    keep: values.keep,
+    live: values.live === undefined ? undefined : number('live', values.live),
+    bundleCache: values['bundle-cache'],
+    quiet: values.quiet,
+  };
+};
