@@ -14,8 +14,9 @@ demo: $(LAB)/data/everything/lab.json
 	scripts/demo.sh
 
 ## Sets up and runs all tests.
-test: lab
-	cargo test --locked
+test:
+	$(MAKE) -j2 lab
+	scripts/test.sh
 
 ## What every commit holds: format, lints, documentation, licences of dependencies.
 check:

@@ -234,6 +234,8 @@ impl LiveKernel {
             .arg(lab.join("lab.mjs"))
             .args(["--live", "200", "--out", text(out)])
             .stdout(Stdio::piped())
+            // Its workers complain when it is killed under them.
+            .stderr(Stdio::null())
             .spawn()
             .expect("node");
         let output = BufReader::new(child.stdout.take().expect("its output"));
