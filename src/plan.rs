@@ -85,7 +85,9 @@ impl Selection {
         self.vats.iter().map(String::as_str).filter(|word| !is_known(word)).collect()
     }
 
-    fn has(&self, survey: &Survey, row: &SpanRow) -> bool {
+    /// Whether a span is asked for.
+    #[must_use]
+    pub fn has(&self, survey: &Survey, row: &SpanRow) -> bool {
         (self.vats.is_empty() || self.vats.iter().any(|word| is_named(survey, &row.id.vat, word)))
             && self.positions.is_none_or(|(start, end)| row.id.start < end && start < row.id.end)
             && self.incarnation.is_none_or(|incarnation| incarnation == row.incarnation)

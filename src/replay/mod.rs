@@ -9,8 +9,9 @@ mod message;
 mod netstring;
 mod process;
 mod session;
+mod watch;
 mod worker;
 
 pub use locate::{LocateError, WORKER_VARIABLE, WorkerProgram};
-pub use process::Limits;
 pub use session::{Replay, ReplayStart, replay};
+pub use watch::Limits;

@@ -1,69 +1,32 @@
-//! The worker's process: how it is started, watched and ended.
+//! The worker's process: how it is started and how it ends.
 //!
-//! Owns everything between `fork` and `exec`, the limits that a running worker is held to, and the certainty that no
-//! worker outlives the [`Process`] that stands for it. It knows nothing of the protocol.
+//! Owns everything between `fork` and `exec`, and the certainty that no worker outlives the [`Process`] that stands for
+//! it. It knows nothing of the protocol.
 //!
 //! Descriptors (`@agoric/xsnap/src/xsnap.js`): 0 null, 1 and 2 a pipe that is drained, 3 commands, 4 replies, 5 and 6
 //! null, 7 the snapshot that the worker writes, 8 the one that it reads or null; nothing else is passed on.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 
+use super::watch::{Limits, Watch, Watcher};
 use crate::image::IMAGE_BYTES_MAX;
 
-/// How often a running worker is looked at.
-const TICK: Duration = Duration::from_millis(100);
 /// How long a worker that closed its pipe may take to end.
 const END_GRACE: Duration = Duration::from_secs(5);
-/// How much of what a worker prints is kept: the end of it.
-const SAID_BYTES: usize = 4 * 1024;
 /// The descriptors that a worker is given are set up from above this one.
 const LAST_WORKER_FD: RawFd = 8;
-
-/// What a running worker is held to. Reaching a limit is never a divergence.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// How long it may neither use the processor nor say anything while something is expected of it.
-    pub stall_max: Duration,
-    /// Processor time for one delivery.
-    pub delivery_cpu_max: Duration,
-    /// Time for one delivery, whatever it does.
-    pub delivery_max: Duration,
-    /// Resident memory, in bytes.
-    pub resident_max: u64,
-    /// What it may print in all, in bytes.
-    pub printed_max: u64,
-    /// The stack that the process is started with, in bytes: decides how deep code may recurse, so it must be the
-    /// node's.
-    pub stack: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            stall_max: Duration::from_secs(60),
-            delivery_cpu_max: Duration::from_secs(600),
-            delivery_max: Duration::from_secs(3_600),
-            resident_max: 6 << 30,
-            printed_max: 256 << 20,
-            stack: 8 << 20,
-        }
-    }
-}
 
 /// A worker's process. Ends with this value, with all that it may have started.
 #[derive(Debug)]
@@ -157,16 +120,12 @@ impl Process {
 
     /// Says that the next delivery begins: its limits count from now.
     pub fn begin_delivery(&self) {
-        self.watch.deliveries.fetch_add(1, Ordering::Relaxed);
+        self.watch.begin_delivery();
     }
 
     /// Runs something that waits for the worker. Only then can it be found to have stalled.
     pub fn awaiting<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.watch.exchanges.fetch_add(1, Ordering::Relaxed);
-        self.watch.is_awaited.store(true, Ordering::Relaxed);
-        let result = wait();
-        self.watch.is_awaited.store(false, Ordering::Relaxed);
-        result
+        self.watch.awaiting(wait)
     }
 
     /// Takes the end of a worker that closed its pipes: waits for a moment, then kills.
@@ -270,175 +229,6 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// What the driver tells the watcher, and the other way round.
-#[derive(Debug, Default)]
-struct Watch {
-    deliveries: AtomicU64,
-    exchanges: AtomicU64,
-    is_awaited: AtomicBool,
-    limit: Mutex<Option<String>>,
-    said: Mutex<Vec<u8>>,
-}
-
-impl Watch {
-    fn limit(&self) -> Option<String> {
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn said(&self) -> String {
-        String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)).trim().to_owned()
-    }
-}
-
-/// The thread beside each worker: drains what it prints and holds it to its limits, so that the driver can simply block
-/// on the pipes.
-struct Watcher {
-    pid: Pid,
-    pidfd: OwnedFd,
-    output: File,
-    watch: Arc<Watch>,
-    limits: Limits,
-}
-
-impl Watcher {
-    fn run(mut self) {
-        let mut printed = 0;
-        let mut is_open = true;
-        let mut watched = Watched::new();
-        let mut next_look = Instant::now() + TICK;
-        loop {
-            let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
-            if is_open {
-                fds.push(PollFd::new(&self.output, PollFlags::IN));
-            }
-            let wait = next_look.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
-            let ready = poll(&mut fds, Some(&timeout));
-            let ended = !fds[0].revents().is_empty();
-            match ready {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return self.stop(format!("it could not be watched: {error}")),
-            }
-            if is_open {
-                is_open = self.drain(&mut printed);
-            }
-            if ended {
-                // What it may have started still holds its pipes, and whoever waits on them waits for those too. It is
-                // not reaped yet, so the group is its own.
-                let _ = kill_process_group(self.pid, Signal::KILL);
-                return;
-            }
-            if printed > self.limits.printed_max {
-                return self.stop(format!("it printed more than {} bytes", self.limits.printed_max));
-            }
-            if Instant::now() >= next_look {
-                next_look = Instant::now() + TICK;
-                if let Some(limit) = watched.look(self.pid, &self.watch, &self.limits) {
-                    return self.stop(limit);
-                }
-            }
-        }
-    }
-
-    /// Reads what is there; whether more may come.
-    fn drain(&mut self, printed: &mut u64) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        // A worker that prints without end must not keep the watcher from its other duties.
-        for _ in 0..64 {
-            match self.output.read(&mut chunk) {
-                Ok(0) => return false,
-                Ok(read) => {
-                    *printed += read as u64;
-                    let mut said = self.watch.said.lock().unwrap_or_else(PoisonError::into_inner);
-                    said.extend_from_slice(&chunk[..read]);
-                    let surplus = said.len().saturating_sub(SAID_BYTES);
-                    said.drain(..surplus);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
-            }
-        }
-        true
-    }
-
-    fn stop(&self, limit: String) {
-        *self.watch.limit.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit);
-        let _ = kill_process_group(self.pid, Signal::KILL);
-    }
-}
-
-/// What the watcher remembers between two looks.
-struct Watched {
-    deliveries: u64,
-    delivery_began: Instant,
-    delivery_cpu_began: Duration,
-    progress: (u64, Duration),
-    progressed: Instant,
-}
-
-impl Watched {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            deliveries: 0,
-            delivery_began: now,
-            delivery_cpu_began: Duration::ZERO,
-            progress: (0, Duration::ZERO),
-            progressed: now,
-        }
-    }
-
-    /// The limit that is reached, if one is.
-    fn look(&mut self, pid: Pid, watch: &Watch, limits: &Limits) -> Option<String> {
-        let now = Instant::now();
-        // Gone already: the descriptor of the process will say so.
-        let usage = Usage::of(pid)?;
-        let deliveries = watch.deliveries.load(Ordering::Relaxed);
-        if deliveries != self.deliveries {
-            self.deliveries = deliveries;
-            self.delivery_began = now;
-            self.delivery_cpu_began = usage.cpu;
-        }
-        let progress = (watch.exchanges.load(Ordering::Relaxed), usage.cpu);
-        if progress != self.progress || !watch.is_awaited.load(Ordering::Relaxed) {
-            self.progress = progress;
-            self.progressed = now;
-        }
-        let delivery_cpu = usage.cpu.saturating_sub(self.delivery_cpu_began);
-        if now - self.progressed > limits.stall_max {
-            Some(format!("it did nothing for {:?}", limits.stall_max))
-        } else if delivery_cpu > limits.delivery_cpu_max {
-            Some(format!("one delivery took more than {:?} of processor time", limits.delivery_cpu_max))
-        } else if now - self.delivery_began > limits.delivery_max {
-            Some(format!("one delivery took more than {:?}", limits.delivery_max))
-        } else if usage.resident > limits.resident_max {
-            Some(format!("it used more than {} bytes of memory", limits.resident_max))
-        } else {
-            None
-        }
-    }
-}
-
-/// What a process uses (`/proc/<pid>/stat`, see proc_pid_stat(5)).
-struct Usage {
-    cpu: Duration,
-    resident: u64,
-}
-
-impl Usage {
-    fn of(pid: Pid) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-        // The second field is the program's name in parentheses, and may hold anything.
-        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-        let ticks: u64 = fields.nth(11)?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-        let pages: u64 = fields.nth(8)?.parse().ok()?;
-        Some(Self {
-            cpu: Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()),
-            resident: pages * rustix::param::page_size() as u64,
-        })
-    }
-}
-
 /// A status as a person reads it, with what the engine means by it (`ExitCode` in `@agoric/xsnap/api.js`).
 #[must_use]
 pub fn describe(status: ExitStatus) -> String {
@@ -488,6 +278,8 @@ pub fn signal_name(signal: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::watch::SAID_BYTES;
+    use std::io::Read;
 
     fn start(script: &str, limits: &Limits) -> (Process, File, OwnedFd) {
         let (commands, to) = pipe().expect("a pipe");

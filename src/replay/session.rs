@@ -17,7 +17,7 @@ use crate::verdict::{Failure, Finding, FindingKind, excerpts};
 use super::WorkerProgram;
 use super::compare::SyscallCheck;
 use super::message::{FromWorker, tag_of};
-use super::process::Limits;
+use super::watch::Limits;
 use super::worker::{Worker, WorkerError, WorkerStart};
 
 /// How many findings are kept of one span.

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::message::{self, FromWorker, MessageError};
 use super::netstring::{NetstringError, NetstringReader, write_netstring};
-use super::process::{Limits, Pipes, Process, describe, pipe, signal_name};
+use super::process::{Pipes, Process, describe, pipe, signal_name};
+use super::watch::Limits;
 use crate::image::{BlankImage, Image, ImageError};
 use crate::transcript::VatId;
 
