@@ -104,13 +104,19 @@ impl Archives {
     ///
     /// # Errors
     /// When it is not, or can't be read.
-    pub fn image(&self, vat: &VatId, position: Position, recorded: Hash256) -> Result<Image, ImageError> {
+    pub fn image(
+        &self,
+        vat: &VatId,
+        position: Position,
+        recorded: Hash256,
+        recorded_bytes: Option<u64>,
+    ) -> Result<Image, ImageError> {
         let Some(directory) = &self.snapshots else {
             return Err(ImageError::Gzip { bytes: 0, source: io::ErrorKind::NotFound.into() });
         };
         let opened = File::open(directory.path.join(snapshot_name(vat, position)));
         let file = opened.map_err(|source| ImageError::Gzip { bytes: 0, source })?;
-        Image::from_gzip(BufReader::new(file), recorded)
+        Image::from_gzip(BufReader::new(file), recorded, recorded_bytes)
     }
 }
 

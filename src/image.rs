@@ -39,9 +39,9 @@ pub enum ImageError {
         /// What it is.
         found: Hash256,
     },
-    /// It goes on for ever.
-    #[error("it is larger than {IMAGE_BYTES_MAX} bytes")]
-    TooLarge,
+    /// It goes on and on.
+    #[error("it is larger than {0} bytes")]
+    TooLarge(u64),
     /// The system gave no memory, or no file.
     #[error("failed to hold it in memory: {0}")]
     Io(#[from] io::Error),
@@ -56,11 +56,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// Inflates a gzip and proves that it holds the image that is wanted.
+    /// Inflates a gzip and proves that it holds the image that is wanted. Where its size is recorded, no more than that is
+    /// inflated.
     ///
     /// # Errors
     /// When the gzip is damaged, too large, or holds another image.
-    pub fn from_gzip(gzip: impl Read, recorded: Hash256) -> Result<Self, ImageError> {
+    pub fn from_gzip(gzip: impl Read, recorded: Hash256, recorded_bytes: Option<u64>) -> Result<Self, ImageError> {
+        let bytes_max = recorded_bytes.unwrap_or(IMAGE_BYTES_MAX).min(IMAGE_BYTES_MAX);
         let mut decoder = flate2::read::GzDecoder::new(gzip);
         let mut file = memory_file()?;
         let mut hasher = Sha256::new();
@@ -74,8 +76,8 @@ impl Image {
                 Err(source) => return Err(ImageError::Gzip { bytes, source }),
             };
             bytes += read as u64;
-            if bytes > IMAGE_BYTES_MAX {
-                return Err(ImageError::TooLarge);
+            if bytes > bytes_max {
+                return Err(ImageError::TooLarge(bytes_max));
             }
             hasher.update(&chunk[..read]);
             file.write_all(&chunk[..read])?;
@@ -139,7 +141,7 @@ impl BlankImage {
         seal(&self.0)?;
         let bytes = self.0.metadata()?.len();
         if bytes > IMAGE_BYTES_MAX {
-            return Err(ImageError::TooLarge);
+            return Err(ImageError::TooLarge(IMAGE_BYTES_MAX));
         }
         let mut hasher = Sha256::new();
         let mut chunk = vec![0; CHUNK];
@@ -189,11 +191,19 @@ mod tests {
     #[test]
     fn an_image_is_proved_and_can_be_read_twice() {
         let bytes = vec![7; 3 * CHUNK + 1];
-        let image = Image::from_gzip(&gzip(&bytes)[..], sha256(&bytes)).expect("an image");
+        let image = Image::from_gzip(&gzip(&bytes)[..], sha256(&bytes), None).expect("an image");
         assert_eq!(image.bytes(), bytes.len() as u64);
         assert_eq!(content(&image), bytes);
         assert_eq!(content(&image), bytes);
-        assert!(matches!(Image::from_gzip(&gzip(&bytes)[..], sha256(b"other")), Err(ImageError::Hash { .. })));
+        assert!(matches!(Image::from_gzip(&gzip(&bytes)[..], sha256(b"other"), None), Err(ImageError::Hash { .. })));
+    }
+
+    #[test]
+    fn a_bomb_is_not_unpacked() {
+        let bomb = gzip(&vec![0; 64 << 20]);
+        assert!(bomb.len() < 1 << 20);
+        let refused = Image::from_gzip(&bomb[..], sha256(b"small"), Some(5));
+        assert!(matches!(refused, Err(ImageError::TooLarge(5))));
     }
 
     #[test]
@@ -223,7 +233,7 @@ mod tests {
             if let Some(cut) = cut {
                 gzip.truncate(cut.index(gzip.len()));
             }
-            if let Ok(image) = Image::from_gzip(&gzip[..], sha256(&bytes)) {
+            if let Ok(image) = Image::from_gzip(&gzip[..], sha256(&bytes), Some(bytes.len() as u64)) {
                 prop_assert_eq!(content(&image), bytes);
             }
         }

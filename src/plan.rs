@@ -133,6 +133,8 @@ pub enum Base {
         in_archive: bool,
         /// The hash in the row of `snapshots`, if there is one.
         row_hash: Option<Hash256>,
+        /// The size in that row.
+        row_bytes: Option<u64>,
     },
     /// The image that a replay of the span before it gives.
     Chained,
@@ -262,7 +264,8 @@ fn base(survey: &Survey, archives: &Archives, row: &SpanRow, begins: Begins, bef
     let in_archive = archives.has_image(&row.id.vat, position);
     if in_database || in_archive {
         let row_hash = snapshot.and_then(|snapshot| snapshot.hash);
-        return Base::Recorded { in_database, in_archive, row_hash };
+        let row_bytes = snapshot.and_then(|snapshot| snapshot.bytes);
+        return Base::Recorded { in_database, in_archive, row_hash, row_bytes };
     }
     match before {
         None => Base::Gone("the span before it is not in the database".to_owned()),
@@ -302,7 +305,14 @@ mod tests {
             let row = SpanRow { id, hash: None, is_current: false, incarnation: *incarnation };
             survey.spans.push((row, if *has_items { end - start } else { 0 }));
             let position = end - 1;
-            let row = SnapshotRow { vat: vat.clone(), position, in_use: false, hash: None, has_image: *has_image };
+            let row = SnapshotRow {
+                vat: vat.clone(),
+                position,
+                in_use: false,
+                hash: None,
+                bytes: None,
+                has_image: *has_image,
+            };
             survey.snapshots.insert((vat.clone(), position), row);
         }
         survey

@@ -156,7 +156,7 @@ pub fn recorded_image(
     recorded: Hash256,
 ) -> Result<Image, Verdict> {
     let id = &planned.row.id;
-    let Base::Recorded { in_database, in_archive, row_hash } = &planned.base else {
+    let Base::Recorded { in_database, in_archive, row_hash, row_bytes } = &planned.base else {
         return Err(Verdict::Unverifiable(Unverifiable::BaseGone("nothing says where it was".to_owned())));
     };
     let position = id.start.saturating_sub(1);
@@ -168,7 +168,7 @@ pub fn recorded_image(
     let mut faults = Vec::new();
     if *in_database {
         match db.read(|reader| reader.compressed_image(&id.vat, position))? {
-            Some(gzip) => match Image::from_gzip(&gzip[..], recorded) {
+            Some(gzip) => match Image::from_gzip(&gzip[..], recorded, *row_bytes) {
                 Ok(image) => return Ok(image),
                 Err(error) => faults.push(format!("in the database {}", image_fault(error)?)),
             },
@@ -176,7 +176,7 @@ pub fn recorded_image(
         }
     }
     if *in_archive {
-        match archives.image(&id.vat, position, recorded) {
+        match archives.image(&id.vat, position, recorded, *row_bytes) {
             Ok(image) => {
                 for fault in faults {
                     tracing::warn!(span = %id, "the archive had to serve as the stored image is damaged: {fault}");

@@ -12,7 +12,7 @@ use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 const SCHEMA: [(&str, &[&str]); 5] = [
     ("transcriptSpans", &["vatID", "startPos", "endPos", "hash", "isCurrent", "incarnation"]),
     ("transcriptItems", &["vatID", "position", "item", "incarnation"]),
-    ("snapshots", &["vatID", "snapPos", "inUse", "hash", "compressedSnapshot"]),
+    ("snapshots", &["vatID", "snapPos", "inUse", "hash", "uncompressedSize", "compressedSnapshot"]),
     ("bundles", &["bundleID", "bundle"]),
     ("kvStore", &["key", "value"]),
 ];
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
     /// When SQLite fails.
     pub fn snapshots(&self) -> rusqlite::Result<Vec<SnapshotRow>> {
         let mut statement = self.db.prepare(
-            "SELECT vatID, snapPos, inUse, hash, compressedSnapshot IS NOT NULL FROM snapshots ORDER BY vatID, snapPos",
+            "SELECT vatID, snapPos, inUse, hash, compressedSnapshot IS NOT NULL, uncompressedSize FROM snapshots ORDER BY vatID, snapPos",
         )?;
         let rows = statement.query_map([], |row| Ok(snapshot_row(row)))?;
         rows.filter_map(Result::transpose).collect()
@@ -260,6 +260,7 @@ fn snapshot_row(row: &Row<'_>) -> Option<SnapshotRow> {
         in_use: !matches!(row.get_ref(2).ok()?, ValueRef::Null),
         hash: text_of(row.get_ref(3).ok()?).and_then(|text| Hash256::parse(&text)),
         has_image: row.get(4).ok()?,
+        bytes: position(row.get_ref(5).ok()?),
     })
 }
 

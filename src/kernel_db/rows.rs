@@ -28,6 +28,8 @@ pub struct SnapshotRow {
     pub in_use: bool,
     /// sha256 of the uncompressed image; `None` when the column holds something else.
     pub hash: Option<Hash256>,
+    /// Size of the uncompressed image; imported rows may have none.
+    pub bytes: Option<u64>,
     /// Whether the compressed image is there.
     pub has_image: bool,
 }

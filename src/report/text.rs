@@ -131,3 +131,122 @@ pub fn summary(totals: &Totals, took: Duration) -> String {
 pub fn plural(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transcript::{SpanId, VatId, sha256};
+    use crate::verdict::{Divergence, Failure, Finding, FindingKind, NotApplicable, Unverifiable};
+
+    fn report(verdict: Verdict) -> SpanReport {
+        SpanReport {
+            id: SpanId { vat: VatId::new("v9"), start: 5, end: 19 },
+            name: Some("zoe".to_owned()),
+            incarnation: 1,
+            worker: 0,
+            is_asked: true,
+            begins: Some("load-snapshot"),
+            ends: Some("save-snapshot"),
+            base: "recorded",
+            is_base_unproved: false,
+            verdict,
+            deliveries: 12,
+            syscalls: 1,
+            is_hash_compared: true,
+            stopped_at: None,
+            took: Duration::from_millis(1_234),
+        }
+    }
+
+    fn unverifiable() -> Vec<Unverifiable> {
+        let (recorded, found) = (sha256(b"recorded"), sha256(b"found"));
+        vec![
+            Unverifiable::ItemsPruned,
+            Unverifiable::ItemsMissing { missing: 7, present: 13, count: 14 },
+            Unverifiable::SpanHash { recorded, found },
+            Unverifiable::SpanRow("it ends before it starts"),
+            Unverifiable::Item { position: 7, error: "EOF while parsing an object at line 1 column 5".to_owned() },
+            Unverifiable::Shape { position: 7, what: "save-snapshot stands in the middle of the span".to_owned() },
+            Unverifiable::TooLarge { bytes: 600_000_000 },
+            Unverifiable::TranscriptArchive {
+                file: "/a/transcript.v9.5.19.gz".to_owned(),
+                error: "its last line is cut".to_owned(),
+            },
+            Unverifiable::BaseGone("the span before it, which starts at 0, has no items to replay".to_owned()),
+            Unverifiable::BaseDamaged("in the database its gzip is damaged after 0 bytes of image: corrupt".to_owned()),
+            Unverifiable::ChainBroken { start: 0, verdict: "diverged" },
+            Unverifiable::BundleMissing("b1-00".to_owned()),
+            Unverifiable::BundleDamaged { id: "b1-00".to_owned(), error: "it does not match its ID".to_owned() },
+            Unverifiable::SourceUnknown,
+            Unverifiable::Options("EOF while parsing".to_owned()),
+            Unverifiable::WorkerType("nodeWorker".to_owned()),
+        ]
+    }
+
+    fn failures() -> Vec<Failure> {
+        let position = 7;
+        vec![
+            Failure::WorkerStart("Permission denied".to_owned()),
+            Failure::WorkerProtocol { position, error: "an unknown message: \"xyz\"".to_owned() },
+            Failure::WorkerIo { position, exit: "exit 2 (could not read or write)".to_owned(), said: String::new() },
+            Failure::WorkerKilled { position, signal: "SIGKILL".to_owned() },
+            Failure::Limit { position, limit: "it did nothing for 60s".to_owned() },
+            Failure::Database("database is locked".to_owned()),
+            Failure::System("no memory".to_owned()),
+        ]
+    }
+
+    fn divergences() -> Vec<Divergence> {
+        let finding = |kind, syscall, recorded: Option<&str>, replayed: Option<&str>| Finding {
+            kind,
+            position: 7,
+            syscall,
+            recorded: recorded.map(str::to_owned),
+            replayed: replayed.map(str::to_owned),
+        };
+        let all = vec![
+            finding(FindingKind::Syscall, Some(0), Some("[\"send\"]"), Some("[\"exit\"]")),
+            finding(FindingKind::MissingSyscall, Some(1), Some("[\"send\"]"), None),
+            finding(FindingKind::ExtraSyscall, Some(2), None, Some("[\"send\"]")),
+            finding(FindingKind::Status, None, Some("ok"), Some("error")),
+            finding(FindingKind::Computrons, None, Some("10"), Some("11")),
+            finding(FindingKind::SnapshotHash, None, Some("00"), Some("11")),
+            finding(FindingKind::WorkerExit, None, Some("the worker went on"), Some("SIGSEGV")),
+        ];
+        let one = vec![all[4].clone()];
+        let with = |findings: &Vec<Finding>, findings_total, repeat| Divergence {
+            findings: findings.clone(),
+            findings_total,
+            repeat,
+        };
+        vec![
+            with(&all, 7, Repeat::Deterministic),
+            with(&one, 60, Repeat::Flaky(Vec::new())),
+            with(&one, 1, Repeat::Flaky(all[3..4].to_vec())),
+            with(&one, 1, Repeat::Unconfirmed("the worker was killed".to_owned())),
+        ]
+    }
+
+    #[test]
+    fn every_line_reads_well() {
+        let mut verdicts = vec![Verdict::Verified];
+        verdicts.extend(divergences().into_iter().map(Verdict::Diverged));
+        verdicts.extend(unverifiable().into_iter().map(Verdict::Unverifiable));
+        verdicts.extend(failures().into_iter().map(Verdict::Failed));
+        verdicts.extend([NotApplicable::LocalWorker, NotApplicable::Empty].map(Verdict::NotApplicable));
+        let mut totals = Totals::default();
+        let mut lines = Vec::new();
+        for verdict in verdicts {
+            let report = report(verdict);
+            totals.add(&report);
+            lines.push(span(&report, 1));
+        }
+        let mut odd = report(Verdict::Verified);
+        (odd.is_asked, odd.is_base_unproved, odd.is_hash_compared, odd.name, odd.begins) =
+            (false, true, false, None, None);
+        totals.add(&odd);
+        lines.push(span(&odd, 2));
+        lines.push(summary(&totals, Duration::from_secs(3)));
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+}

@@ -181,3 +181,21 @@ fn a_divergence_reads_well() {
     };
     insta::assert_snapshot!(run.out.lines().map(seconds).collect::<Vec<_>>().join("\n"));
 }
+
+/// The fake worker takes everything that it is told into its heap, so an option that was not passed on would not show.
+#[test]
+fn a_blank_worker_is_told_the_vats_options() {
+    for (key, value) in [
+        ("kernel.relaxDurabilityRules", "true"),
+        ("v2.options", r#"{"workerOptions":{"type":"xsnap"},"name":"two","enableDisavow":true}"#),
+    ] {
+        let synthetic = synthetic::database();
+        let db = rusqlite::Connection::open(&synthetic.file).expect("open");
+        db.execute("INSERT OR REPLACE INTO kvStore VALUES (?, ?)", [key, value]).expect("write");
+        db.close().expect("close");
+        let worker = fake_worker(synthetic.dir.path(), "ok");
+        let run =
+            spanwatch(&["verify", text(&synthetic.file), "--format", "json", "--worker", text(&worker), "--vat", "v2"]);
+        assert_eq!(run.verdicts(), ["diverged/snapshot_hash@5"], "{key}: {}", run.out);
+    }
+}

@@ -126,6 +126,16 @@ fn items_alone_are_verified_by_chaining() {
 }
 
 #[test]
+fn an_incarnation_can_be_asked_for() {
+    let lab = lab("everything");
+    let run = lab.run("verify", &["--vat", lab.vat("upgraded"), "--incarnation", "1"]);
+    let spans = run.lines("span");
+    assert_eq!((run.code, spans.len()), (0, 2), "{}", run.out);
+    assert!(spans.iter().all(|span| span["incarnation"] == 1 && span["name"] == "upgraded"));
+    assert_eq!(spans[1]["ends"], "shutdown-worker");
+}
+
+#[test]
 fn archives_are_verified_and_without_them_nothing_is() {
     let lab = lab("archives");
     let (transcripts, snapshots) = (lab.dir.join("transcript-archive"), lab.dir.join("snapshot-archive"));
