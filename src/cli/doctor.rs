@@ -156,9 +156,7 @@ struct Report {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
-    let db = KernelDb::locate(&args.db.db)?;
-    let archives = args.db.archives()?;
-    let survey = Survey::read(&db)?;
+    let (db, archives, survey) = args.db.open()?;
     let units = plan(&survey, &archives, &Selection::default());
     let kept = Kept::count(&survey, &units);
     let (workers, worker_fault) = match args.worker.find(db.path()) {

@@ -14,8 +14,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::archive::{ArchiveError, Archives};
-use crate::kernel_db::DbError;
-use crate::plan::Selection;
+use crate::kernel_db::{DbError, KernelDb};
+use crate::plan::{Selection, Survey};
 use crate::replay::{Limits, LocateError, WorkerProgram};
 
 /// How a one-shot command ends.
@@ -69,8 +69,15 @@ struct DbArgs {
 }
 
 impl DbArgs {
-    fn archives(&self) -> Result<Archives, ArchiveError> {
-        Archives::open(self.transcript_archive.as_deref(), self.snapshot_archive.as_deref())
+    /// Finds the database and its archives, and looks at what is there. Rows that can't be read are told at once.
+    fn open(&self) -> Result<(KernelDb, Archives, Survey), CliError> {
+        let db = KernelDb::locate(&self.db)?;
+        let archives = Archives::open(self.transcript_archive.as_deref(), self.snapshot_archive.as_deref())?;
+        let survey = Survey::read(&db)?;
+        for fault in &survey.faults {
+            tracing::warn!("{fault}");
+        }
+        Ok((db, archives, survey))
     }
 }
 
@@ -95,9 +102,14 @@ struct SelectionArgs {
     incarnation: Option<u64>,
 }
 
-impl From<SelectionArgs> for Selection {
-    fn from(args: SelectionArgs) -> Self {
-        Self { vats: args.vats, positions: args.positions, incarnation: args.incarnation }
+impl SelectionArgs {
+    /// What is asked for; a vat that the database does not have is an error, not an empty answer.
+    fn selection(self, survey: &Survey) -> Result<Selection, CliError> {
+        let selection = Selection { vats: self.vats, positions: self.positions, incarnation: self.incarnation };
+        match selection.unknown_vats(survey).first() {
+            Some(unknown) => Err(CliError::UnknownVat { unknown: (*unknown).to_owned() }),
+            None => Ok(selection),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs};
-use crate::kernel_db::{KernelDb, SpanRow};
-use crate::plan::{Base, ItemsAt, PlannedSpan, Selection, Survey, plan};
+use crate::kernel_db::SpanRow;
+use crate::plan::{Base, ItemsAt, PlannedSpan, Survey, plan};
 use crate::report::{json, text::plural, verifiable};
 use crate::transcript::SpanId;
 
@@ -50,16 +50,8 @@ struct SummaryLine {
 }
 
 pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
-    let db = KernelDb::locate(&args.db.db)?;
-    let archives = args.db.archives()?;
-    let survey = Survey::read(&db)?;
-    let selection = Selection::from(args.selection);
-    if let Some(unknown) = selection.unknown_vats(&survey).first() {
-        return Err(CliError::UnknownVat { unknown: (*unknown).to_owned() });
-    }
-    for fault in &survey.faults {
-        tracing::warn!("{fault}");
-    }
+    let (_, archives, survey) = args.db.open()?;
+    let selection = args.selection.selection(&survey)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut summary = SummaryLine { r#type: "summary", ..SummaryLine::default() };
     let units = plan(&survey, &archives, &selection);

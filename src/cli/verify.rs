@@ -8,8 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs, WorkerArgs, default_jobs};
-use crate::kernel_db::KernelDb;
-use crate::plan::{Selection, Survey, plan};
+use crate::plan::plan;
 use crate::report::{Totals, json, text};
 use crate::schedule::{self, Context};
 
@@ -28,17 +27,9 @@ pub(super) struct VerifyArgs {
 
 pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     let began = Instant::now();
-    let db = KernelDb::locate(&args.db.db)?;
-    let archives = args.db.archives()?;
-    let survey = Survey::read(&db)?;
-    let selection = Selection::from(args.selection);
-    if let Some(unknown) = selection.unknown_vats(&survey).first() {
-        return Err(CliError::UnknownVat { unknown: (*unknown).to_owned() });
-    }
+    let (db, archives, survey) = args.db.open()?;
+    let selection = args.selection.selection(&survey)?;
     let programs = args.worker.find(db.path())?;
-    for fault in &survey.faults {
-        tracing::warn!("{fault}");
-    }
     let units = plan(&survey, &archives, &selection);
     let limits = args.worker.limits();
     let context = Context { db: &db, archives: &archives, survey: &survey, programs: &programs, limits: &limits };

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::run::{fake_worker, spanwatch, text};
-use crate::synthetic;
+use crate::run::{Run, fake_worker, spanwatch, text};
+use crate::synthetic::{self, Synthetic};
 
 /// What the worker does in the second message of a span of v1, and the verdict for `[0, 6)`. That message is at
 /// position 3, the snapshot at 5.
@@ -57,31 +57,35 @@ const TABLE: &[(&str, &str)] = &[
     ("close-pipes", "failed/worker_protocol"),
 ];
 
+/// Verifies with the fake worker that does what `directive` says.
+fn verify(synthetic: &Synthetic, directive: &str, more: &[&str]) -> Run {
+    let worker = fake_worker(synthetic.dir.path(), directive);
+    let arguments = ["verify", text(&synthetic.file), "--format", "json", "--worker", text(&worker)];
+    spanwatch(&[&arguments[..], more].concat())
+}
+
 #[test]
 fn every_fault_gets_its_verdict() {
     let synthetic = synthetic::database();
     let mut wrong = Vec::new();
     for (directive, verdict) in TABLE {
-        let worker = fake_worker(synthetic.dir.path(), directive);
         let began = Instant::now();
-        let run = spanwatch(&[
-            "verify",
-            text(&synthetic.file),
-            "--format",
-            "json",
-            "--worker",
-            text(&worker),
-            "--vat",
-            "one",
-            "--span",
-            "0..6",
-            "--stall-max",
-            "2",
-            "--delivery-cpu-max",
-            "1",
-            "--worker-memory-max",
-            "64",
-        ]);
+        let run = verify(
+            &synthetic,
+            directive,
+            &[
+                "--vat",
+                "one",
+                "--span",
+                "0..6",
+                "--stall-max",
+                "2",
+                "--delivery-cpu-max",
+                "1",
+                "--worker-memory-max",
+                "64",
+            ],
+        );
         assert!(began.elapsed() < Duration::from_secs(60), "{directive} took {:?}", began.elapsed());
         let found = run.verdicts().join(" ");
         let code = match verdict.split('/').next() {
@@ -100,9 +104,7 @@ fn every_fault_gets_its_verdict() {
 fn a_repeated_divergence_is_told_from_a_flaky_one() {
     let synthetic = synthetic::database();
     for (directive, repeat) in [("wrong-hash", "deterministic"), ("flaky", "flaky")] {
-        let worker = fake_worker(synthetic.dir.path(), directive);
-        let run =
-            spanwatch(&["verify", text(&synthetic.file), "--format", "json", "--worker", text(&worker), "--vat", "v2"]);
+        let run = verify(&synthetic, directive, &["--vat", "v2"]);
         assert_eq!(run.lines("span")[0]["repeat"], repeat, "{}", run.out);
     }
 }
@@ -110,8 +112,7 @@ fn a_repeated_divergence_is_told_from_a_flaky_one() {
 #[test]
 fn a_worker_that_cannot_read_the_image_fails_only_where_there_is_one() {
     let synthetic = synthetic::database();
-    let worker = fake_worker(synthetic.dir.path(), "cannot-load");
-    let run = spanwatch(&["verify", text(&synthetic.file), "--format", "json", "--worker", text(&worker)]);
+    let run = verify(&synthetic, "cannot-load", &[]);
     let expected = ["verified", "failed/worker_io", "failed/worker_io", "verified", "not_applicable/local_worker"];
     assert_eq!((run.verdicts(), run.code), (expected.map(str::to_owned).to_vec(), 4), "{}{}", run.out, run.err);
     assert!(run.out.contains("cannot read snapshot"), "what the worker printed is told: {}", run.out);
@@ -129,19 +130,7 @@ fn a_chain_goes_on_from_a_diverged_image_and_says_so() {
         ("exit-11", ["diverged/worker_exit@3", "unverifiable/chain_broken", "unverifiable/chain_broken"], false),
         ("hang", ["failed/limit", "unverifiable/chain_broken", "unverifiable/chain_broken"], false),
     ] {
-        let worker = fake_worker(synthetic.dir.path(), directive);
-        let run = spanwatch(&[
-            "verify",
-            text(&synthetic.file),
-            "--format",
-            "json",
-            "--worker",
-            text(&worker),
-            "--vat",
-            "v1",
-            "--stall-max",
-            "2",
-        ]);
+        let run = verify(&synthetic, directive, &["--vat", "v1", "--stall-max", "2"]);
         assert_eq!(run.verdicts(), verdicts, "{directive}: {}{}", run.out, run.err);
         let spans = run.lines("span");
         assert_eq!(spans[1]["base_unproved"] == true, unproved, "{directive}: {}", run.out);
@@ -193,9 +182,7 @@ fn a_blank_worker_is_told_the_vats_options() {
         let db = rusqlite::Connection::open(&synthetic.file).expect("open");
         db.execute("INSERT OR REPLACE INTO kvStore VALUES (?, ?)", [key, value]).expect("write");
         db.close().expect("close");
-        let worker = fake_worker(synthetic.dir.path(), "ok");
-        let run =
-            spanwatch(&["verify", text(&synthetic.file), "--format", "json", "--worker", text(&worker), "--vat", "v2"]);
+        let run = verify(&synthetic, "ok", &["--vat", "v2"]);
         assert_eq!(run.verdicts(), ["diverged/snapshot_hash@5"], "{key}: {}", run.out);
     }
 }
