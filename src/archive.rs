@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::image::{Image, ImageError};
 use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
-use crate::verdict::Unverifiable;
+use crate::verdict::{Failure, Unverifiable, Verdict};
 
 /// Where archive files may be; each directory is optional.
 #[derive(Debug, Default)]
@@ -77,27 +77,28 @@ impl Archives {
         self.snapshots.as_ref().is_some_and(|directory| directory.has(&snapshot_name(vat, position)))
     }
 
-    /// The items in a span's file, not proved yet.
+    /// The items in a span's file, if they are those that were recorded.
     ///
     /// # Errors
-    /// When the file is damaged.
-    pub fn items(&self, span: &SpanId) -> Result<Items, Unverifiable> {
-        let Some(directory) = &self.transcripts else { return Err(Unverifiable::ItemsPruned) };
+    /// The verdict, when the file is damaged, holds something else, or can't be read.
+    pub fn items(&self, span: &SpanId, recorded: Hash256) -> Result<Items, Verdict> {
+        let Some(directory) = &self.transcripts else {
+            return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned));
+        };
         let path = directory.path.join(transcript_name(span));
-        read_items(&path, span).map_err(|error| Unverifiable::TranscriptArchive {
-            file: path.display().to_string(),
-            error: error.to_string(),
-        })
-    }
-
-    /// What to say when a span's file holds other items than recorded.
-    #[must_use]
-    pub fn other_content(&self, span: &SpanId, recorded: Hash256, found: Hash256) -> Unverifiable {
-        let path = self.transcripts.as_ref().map(|directory| directory.path.join(transcript_name(span)));
-        Unverifiable::TranscriptArchive {
-            file: path.unwrap_or_default().display().to_string(),
-            error: format!("the hash of its items is {found}, recorded is {recorded}"),
+        let damaged = |error: String| {
+            let file = path.display().to_string();
+            Verdict::Unverifiable(Unverifiable::TranscriptArchive { file, error })
+        };
+        let file = File::open(&path).map_err(|error| {
+            Verdict::Failed(Failure::System(format!("failed to open the archive file {}: {error}", path.display())))
+        })?;
+        let items = read_items(file, span).map_err(|error| damaged(error.to_string()))?;
+        let found = items.hash();
+        if found != recorded {
+            return Err(damaged(format!("the hash of its items is {found}, recorded is {recorded}")));
         }
+        Ok(items)
     }
 
     /// The image in a snapshot's file, if it is the recorded one.
@@ -112,10 +113,9 @@ impl Archives {
         recorded_bytes: Option<u64>,
     ) -> Result<Image, ImageError> {
         let Some(directory) = &self.snapshots else {
-            return Err(ImageError::Gzip { bytes: 0, source: io::ErrorKind::NotFound.into() });
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
         };
-        let opened = File::open(directory.path.join(snapshot_name(vat, position)));
-        let file = opened.map_err(|source| ImageError::Gzip { bytes: 0, source })?;
+        let file = File::open(directory.path.join(snapshot_name(vat, position)))?;
         Image::from_gzip(BufReader::new(file), recorded, recorded_bytes)
     }
 }
@@ -129,8 +129,8 @@ fn snapshot_name(vat: &VatId, position: Position) -> String {
 }
 
 /// One item a line. Never more of them, or more text, than a span may have.
-fn read_items(path: &Path, span: &SpanId) -> io::Result<Items> {
-    let decoder = flate2::read::GzDecoder::new(BufReader::new(File::open(path)?));
+fn read_items(file: File, span: &SpanId) -> io::Result<Items> {
+    let decoder = flate2::read::GzDecoder::new(BufReader::new(file));
     let mut text = BufReader::new(decoder.take(Items::BYTES_MAX));
     let mut items = Items::default();
     let mut line = Vec::new();
@@ -168,11 +168,21 @@ mod tests {
         (dir, archives)
     }
 
+    /// What is said of a file that is not believed.
+    fn refusal(archives: &Archives) -> String {
+        match archives.items(&span(), Items::default().hash()) {
+            Err(Verdict::Unverifiable(reason)) => reason.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn items_are_lines() {
         let (_dir, archives) = archive_with(b"one\ntwo\n");
         assert!(archives.has_items(&span()) && !archives.has_image(&VatId::new("v7"), 4));
-        let items = archives.items(&span()).expect("items");
+        let mut recorded = Items::default();
+        ["one", "two"].iter().for_each(|item| recorded.push(item.as_bytes()));
+        let items = archives.items(&span(), recorded.hash()).expect("items");
         assert_eq!(items.iter().collect::<Vec<_>>(), [b"one", b"two"]);
     }
 
@@ -182,7 +192,7 @@ mod tests {
             [(&b"one\ntwo\nthree\n"[..], "more items than the span has"), (b"one\ntwo", "last line is cut")]
         {
             let (_dir, archives) = archive_with(text);
-            let error = archives.items(&span()).expect_err("damaged").to_string();
+            let error = refusal(&archives);
             assert!(error.contains(says) && error.contains("transcript.v7.3.5.gz"), "{error}");
         }
     }
@@ -199,7 +209,7 @@ mod tests {
         }
         encoder.finish().expect("write");
         let archives = Archives::open(Some(dir.path()), None).expect("listed");
-        let error = archives.items(&span()).expect_err("too large").to_string();
+        let error = refusal(&archives);
         assert!(error.contains("more than 536870912 bytes"), "{error}");
     }
 

@@ -14,8 +14,8 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 
-/// More than this is read of no file in a bundle. A whole contract's bundle has some 2 MB.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+/// More than this is unpacked of no bundle. A whole contract's bundle has some 2 MB.
+const UNPACKED_BYTES_MAX: u64 = 128 << 20;
 
 /// Why a bundle can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,8 @@ fn prove_zip(id: &str, bytes: &[u8]) -> Result<(), BundleError> {
     };
     let mut zip = zip::ZipArchive::new(Cursor::new(bytes))
         .map_err(|error| BundleError::Mismatch(format!("it is not a zip: {error}")))?;
-    let map_text = read_file(&mut zip, "compartment-map.json")?;
+    let mut budget = UNPACKED_BYTES_MAX;
+    let map_text = read_file(&mut zip, "compartment-map.json", &mut budget)?;
     matches("compartment-map.json", recorded, &hex(&Sha512::digest(&map_text)))?;
     let map: CompartmentMap =
         serde_json::from_slice(&map_text).map_err(|error| BundleError::Unreadable(error.to_string()))?;
@@ -137,20 +138,21 @@ fn prove_zip(id: &str, bytes: &[u8]) -> Result<(), BundleError> {
             let Some(recorded) = &module.sha512 else {
                 return Err(BundleError::Mismatch(format!("its map has no hash for {path}")));
             };
-            let file = read_file(&mut zip, &path)?;
+            let file = read_file(&mut zip, &path, &mut budget)?;
             matches(&path, recorded, &hex(&Sha512::digest(&file)))?;
         }
     }
     Ok(())
 }
 
-fn read_file(zip: &mut zip::ZipArchive<Cursor<&[u8]>>, path: &str) -> Result<Vec<u8>, BundleError> {
+fn read_file(zip: &mut zip::ZipArchive<Cursor<&[u8]>>, path: &str, budget: &mut u64) -> Result<Vec<u8>, BundleError> {
     let damaged = |error: String| BundleError::Mismatch(format!("its file {path} is unreadable: {error}"));
     let file = zip.by_name(path).map_err(|error| damaged(error.to_string()))?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| damaged(error.to_string()))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(damaged(format!("it is larger than {FILE_BYTES_MAX} bytes")));
+    file.take(*budget + 1).read_to_end(&mut bytes).map_err(|error| damaged(error.to_string()))?;
+    match budget.checked_sub(bytes.len() as u64) {
+        Some(rest) => *budget = rest,
+        None => return Err(damaged(format!("with it the bundle has more than {UNPACKED_BYTES_MAX} bytes"))),
     }
     Ok(bytes)
 }

@@ -42,8 +42,8 @@ pub enum ImageError {
     /// It goes on and on.
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
-    /// The system gave no memory, or no file.
-    #[error("failed to hold it in memory: {0}")]
+    /// The system gave no memory, or not the file.
+    #[error("failed to read or hold it: {0}")]
     Io(#[from] io::Error),
 }
 

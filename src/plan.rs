@@ -4,17 +4,19 @@
 //! it. Spans that depend on one another form a [`Unit`]; units are independent. It decides from rows alone and reads no
 //! item, so what it says of a pruned span is inferred from its neighbours.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::archive::Archives;
 use crate::kernel_db::{DbError, KernelDb, SnapshotRow, SpanRow, VatOptions, WorkerType};
 use crate::transcript::{Hash256, Position, VatId};
 
-/// Everything about a database that decides what can be verified; read in one transaction.
+/// Everything about a database that decides what can be verified.
 #[derive(Debug)]
 pub struct Survey {
-    /// All spans, by vat and start, each with the number of its items in the database.
+    /// The spans of the vats that were asked for, by vat and start, each with the number of its items in the database.
     pub spans: Vec<(SpanRow, u64)>,
+    /// All vats that have spans.
+    pub vats: BTreeSet<VatId>,
     /// The snapshots, by vat and position.
     pub snapshots: HashMap<(VatId, Position), SnapshotRow>,
     /// The vats' options; an error's text where they can't be read.
@@ -26,29 +28,41 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Reads it.
+    /// Reads it, for the vats that are given by ID or name, or for all if none is.
+    ///
+    /// The items are counted in a short read for each vat: on a node that keeps all of them this takes a while.
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn read(db: &KernelDb) -> Result<Self, DbError> {
-        db.read(|reader| {
+    pub fn read(db: &KernelDb, vats: &[String]) -> Result<Self, DbError> {
+        let (rows, mut survey) = db.read(|reader| {
             let (rows, faults) = reader.spans()?;
-            let spans = rows
-                .into_iter()
-                .map(|row| {
-                    let present = reader.count_items(&row.id)?;
-                    Ok((row, present))
-                })
-                .collect::<rusqlite::Result<_>>()?;
             let snapshots = reader.snapshots()?;
-            Ok(Self {
-                spans,
+            let survey = Self {
+                spans: Vec::new(),
+                vats: rows.iter().map(|row| row.id.vat.clone()).collect(),
                 snapshots: snapshots.into_iter().map(|row| ((row.vat.clone(), row.position), row)).collect(),
                 options: reader.vat_options()?,
                 relax_durability_rules: reader.relax_durability_rules()?,
                 faults,
-            })
-        })
+            };
+            Ok((rows, survey))
+        })?;
+        let is_wanted = |vat: &VatId| vats.is_empty() || vats.iter().any(|word| survey.is_named(vat, word));
+        let wanted: Vec<SpanRow> = rows.into_iter().filter(|row| is_wanted(&row.id.vat)).collect();
+        for of_one_vat in wanted.chunk_by(|one, other| one.id.vat == other.id.vat) {
+            survey.spans.extend(db.read(|reader| {
+                of_one_vat
+                    .iter()
+                    .map(|row| Ok((row.clone(), reader.count_items(&row.id)?)))
+                    .collect::<Result<Vec<_>, _>>()
+            })?);
+        }
+        Ok(survey)
+    }
+
+    fn is_named(&self, vat: &VatId, word: &str) -> bool {
+        vat.as_str() == word || self.name_of(vat) == Some(word)
     }
 
     /// A vat's options as far as they are known.
@@ -81,21 +95,17 @@ impl Selection {
     /// Those of the vats asked for that the database does not have.
     #[must_use]
     pub fn unknown_vats(&self, survey: &Survey) -> Vec<&str> {
-        let is_known = |word: &str| survey.spans.iter().any(|(row, _)| is_named(survey, &row.id.vat, word));
+        let is_known = |word: &str| survey.vats.iter().any(|vat| survey.is_named(vat, word));
         self.vats.iter().map(String::as_str).filter(|word| !is_known(word)).collect()
     }
 
     /// Whether a span is asked for.
     #[must_use]
     pub fn has(&self, survey: &Survey, row: &SpanRow) -> bool {
-        (self.vats.is_empty() || self.vats.iter().any(|word| is_named(survey, &row.id.vat, word)))
+        (self.vats.is_empty() || self.vats.iter().any(|word| survey.is_named(&row.id.vat, word)))
             && self.positions.is_none_or(|(start, end)| row.id.start < end && start < row.id.end)
             && self.incarnation.is_none_or(|incarnation| incarnation == row.incarnation)
     }
-}
-
-fn is_named(survey: &Survey, vat: &VatId, word: &str) -> bool {
-    vat.as_str() == word || survey.name_of(vat) == Some(word)
 }
 
 /// How a span begins, as far as rows tell.
@@ -175,6 +185,17 @@ pub struct PlannedSpan {
 }
 
 impl PlannedSpan {
+    /// Whether the database or an archive has all of its items.
+    #[must_use]
+    pub fn has_all_items(&self) -> bool {
+        let count = self.row.id.end.saturating_sub(self.row.id.start);
+        match self.items {
+            ItemsAt::Database => self.items_present == count,
+            ItemsAt::Archive => true,
+            ItemsAt::Nowhere => false,
+        }
+    }
+
     /// Whether it runs in the kernel's process.
     #[must_use]
     pub fn is_local(&self, survey: &Survey) -> bool {
@@ -272,9 +293,10 @@ fn base(survey: &Survey, archives: &Archives, row: &SpanRow, begins: Begins, bef
         Some(before) if before.row.incarnation != row.incarnation => {
             Base::Gone("the span before it is of another incarnation".to_owned())
         }
-        Some(before) if before.items == ItemsAt::Nowhere => {
-            Base::Gone(format!("the span before it, which starts at {}, has no items to replay", before.row.id.start))
-        }
+        Some(before) if !before.has_all_items() => Base::Gone(format!(
+            "the span before it, which starts at {}, does not have all its items",
+            before.row.id.start
+        )),
         Some(before) => match &before.base {
             Base::Gone(_) => Base::Gone(format!(
                 "the span before it, which starts at {}, has no image to start from either",
@@ -295,6 +317,7 @@ mod tests {
         let vat = VatId::new("v1");
         let mut survey = Survey {
             spans: Vec::new(),
+            vats: BTreeSet::from([vat.clone()]),
             snapshots: HashMap::new(),
             options: HashMap::new(),
             relax_durability_rules: false,

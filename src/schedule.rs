@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 use crate::archive::Archives;
 use crate::image::Image;
@@ -18,8 +20,8 @@ use crate::kernel_db::KernelDb;
 use crate::plan::{Base, Begins, PlannedSpan, Survey, Unit};
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram, replay};
 use crate::span::{Beginning, Span, SpanText, blank_beginning, recorded_image};
-use crate::transcript::{DeliveryKind, Hash256, Position, SpanId};
-use crate::verdict::{Divergence, Finding, NotApplicable, Repeat, Unverifiable, Verdict};
+use crate::transcript::{Hash256, Position, SpanId};
+use crate::verdict::{Divergence, Failure, NotApplicable, Repeat, Unverifiable, Verdict};
 
 /// What all replays of a run have in common.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Context<'a> {
     pub programs: &'a [WorkerProgram],
     /// What workers are held to.
     pub limits: &'a Limits,
+    /// Shared by all replays, but for one that must have the machine's memory to itself.
+    pub memory: RwLock<()>,
 }
 
 /// What came of one span with one worker.
@@ -72,35 +76,46 @@ pub struct SpanReport {
 }
 
 /// What a replay leaves for the span after it.
+#[derive(Default)]
 struct Handover {
     start: Position,
     verdict: &'static str,
+    /// The hash of the snapshot at its end, as recorded.
+    saves: Option<Hash256>,
+    /// The image that the replay gave, whatever its hash.
     image: Option<Image>,
 }
 
 /// Replays all units with all workers and hands each report to `report`, in the order of the plan: unit by unit, for
-/// each unit worker by worker.
-pub fn run(context: &Context<'_>, units: &[Unit], jobs: NonZeroUsize, mut report: impl FnMut(&SpanReport)) {
+/// each unit worker by worker. Ends early if `report` says so.
+pub fn run(
+    context: &Context<'_>,
+    units: &[Unit],
+    jobs: NonZeroUsize,
+    mut report: impl FnMut(&SpanReport) -> ControlFlow<()>,
+) {
     let tasks = units.len() * context.programs.len();
     let next = AtomicUsize::new(0);
     let cores = usable_cores();
+    let is_stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(2 * jobs.get());
         for job in 0..jobs.get().min(tasks) {
-            let (sender, next) = (sender.clone(), &next);
+            let (sender, next, is_stopped) = (sender.clone(), &next, &is_stopped);
             let core = if jobs.get() <= cores.len() { cores.get(job).copied() } else { None };
             scope.spawn(move || {
                 pin(core);
                 loop {
                     let task = next.fetch_add(1, Ordering::Relaxed);
-                    if task >= tasks {
+                    if task >= tasks || is_stopped.load(Ordering::Relaxed) {
                         return;
                     }
                     let (unit, worker) = (task / context.programs.len(), task % context.programs.len());
-                    run_unit(context, &units[unit], worker, |report| {
-                        // The receiver lives as long as this scope.
-                        let _ = sender.send((task, Some(report)));
-                    });
+                    for report in run_unit(context, &units[unit], worker) {
+                        if sender.send((task, Some(report))).is_err() || is_stopped.load(Ordering::Relaxed) {
+                            return;
+                        }
+                    }
                     let _ = sender.send((task, None));
                 }
             });
@@ -115,7 +130,10 @@ pub fn run(context: &Context<'_>, units: &[Unit], jobs: NonZeroUsize, mut report
                 None => *is_done = true,
             }
             while let Some((reports, is_done)) = waiting.get_mut(&current) {
-                reports.drain(..).for_each(|one| report(&one));
+                if reports.drain(..).any(|one| report(&one).is_break()) {
+                    is_stopped.store(true, Ordering::Relaxed);
+                    return;
+                }
                 if !*is_done {
                     break;
                 }
@@ -126,11 +144,14 @@ pub fn run(context: &Context<'_>, units: &[Unit], jobs: NonZeroUsize, mut report
     });
 }
 
+/// The cores that we may use, beginning with the one that we are on: two programs that each pin one thread should not
+/// meet on the first core.
 fn usable_cores() -> Vec<usize> {
-    match sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
-        Err(_) => Vec::new(),
-    }
+    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
+    let mut cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
+    let here = cores.iter().position(|core| *core == sched_getcpu()).unwrap_or(0);
+    cores.rotate_left(here);
+    cores
 }
 
 /// Pins this thread and the workers that it will start. Only a matter of speed, so a refusal is no error.
@@ -142,13 +163,14 @@ fn pin(core: Option<usize>) {
     }
 }
 
-fn run_unit(context: &Context<'_>, unit: &Unit, worker: usize, mut done: impl FnMut(SpanReport)) {
+/// Replays the spans of a unit in order, each when its report is asked for.
+fn run_unit<'a>(context: &'a Context<'_>, unit: &'a Unit, worker: usize) -> impl Iterator<Item = SpanReport> + 'a {
     let mut handover: Option<Handover> = None;
-    for planned in unit {
-        let (report, image) = run_span(context, planned, worker, handover.as_ref());
-        handover = Some(Handover { start: report.id.start, verdict: report.verdict.label(), image });
-        done(report);
-    }
+    unit.iter().map(move |planned| {
+        let (report, leaves) = run_span(context, planned, worker, handover.as_ref());
+        handover = Some(Handover { start: report.id.start, verdict: report.verdict.label(), ..leaves });
+        report
+    })
 }
 
 fn run_span(
@@ -156,7 +178,7 @@ fn run_span(
     planned: &PlannedSpan,
     worker: usize,
     handover: Option<&Handover>,
-) -> (SpanReport, Option<Image>) {
+) -> (SpanReport, Handover) {
     let began = Instant::now();
     let row = &planned.row;
     let mut report = SpanReport {
@@ -180,12 +202,16 @@ fn run_span(
         stopped_at: None,
         took: Duration::ZERO,
     };
-    let mut image = None;
-    report.verdict = match verify(context, planned, worker, handover, &mut report, &mut image) {
-        Ok(verdict) | Err(verdict) => verdict,
+    let mut leaves = Handover::default();
+    // A mistake of ours in one span must not cost the verdicts of the others.
+    let verified =
+        catch_unwind(AssertUnwindSafe(|| verify(context, planned, worker, handover, &mut report, &mut leaves)));
+    report.verdict = match verified {
+        Ok(Ok(verdict) | Err(verdict)) => verdict,
+        Err(_) => Verdict::Failed(Failure::System("spanwatch has a bug: please report what it printed".to_owned())),
     };
     report.took = began.elapsed();
-    (report, image)
+    (report, leaves)
 }
 
 /// The verdict; the error is one too, of a span that could not be replayed.
@@ -195,7 +221,7 @@ fn verify(
     worker: usize,
     handover: Option<&Handover>,
     report: &mut SpanReport,
-    image: &mut Option<Image>,
+    leaves: &mut Handover,
 ) -> Result<Verdict, Verdict> {
     let id = &planned.row.id;
     if id.end < id.start {
@@ -209,11 +235,8 @@ fn verify(
     let text = SpanText::load(context.db, context.archives, planned)?;
     let items = text.parse().map_err(Verdict::Unverifiable)?;
     report.begins = items.first().map(|(_, item)| item.kind.name());
-    report.ends = items.last().map(|(_, item)| match item.kind {
-        DeliveryKind::SaveSnapshot { .. } | DeliveryKind::ShutdownWorker => item.kind.name(),
-        _ => "termination",
-    });
-    let span = Span::new(id, &items)?;
+    let span = Span::new(planned, &items)?;
+    report.ends = Some(span.ends);
 
     let own_image;
     let beginning = match span.loads() {
@@ -222,7 +245,7 @@ fn verify(
             blank_beginning(context.db, &span, &options, context.survey.relax_durability_rules)?
         }
         Some(recorded) => match (&planned.base, handover) {
-            (Base::Chained, Some(handover)) => chained(handover, recorded, report)?,
+            (Base::Chained, Some(handover)) => chained(handover, id, recorded, report)?,
             (Base::Recorded { .. }, _) => {
                 own_image = recorded_image(context.db, context.archives, planned, recorded)?;
                 Beginning::Image(&own_image)
@@ -242,49 +265,101 @@ fn verify(
         options: &options,
         beginning: &beginning,
     };
-    Ok(replay_and_judge(&span, &start, report, image))
+    let (verdict, image) = replay_and_judge(context, &span, &start, report);
+    (leaves.saves, leaves.image) = (span.saves, image);
+    Ok(verdict)
 }
 
 /// The image that the replay of the span before gave.
-fn chained<'a>(handover: &'a Handover, recorded: Hash256, report: &mut SpanReport) -> Result<Beginning<'a>, Verdict> {
+fn chained<'a>(
+    handover: &'a Handover,
+    id: &SpanId,
+    recorded: Hash256,
+    report: &mut SpanReport,
+) -> Result<Beginning<'a>, Verdict> {
     let Some(image) = &handover.image else {
         let Handover { start, verdict, .. } = *handover;
         return Err(Verdict::Unverifiable(Unverifiable::ChainBroken { start, verdict }));
     };
+    if handover.saves != Some(recorded) {
+        let what = "load-snapshot names another image than the save-snapshot before it".to_owned();
+        return Err(Verdict::Unverifiable(Unverifiable::Shape { position: id.start, what }));
+    }
     report.is_base_unproved = image.hash() != recorded;
     Ok(Beginning::Image(image))
 }
 
+/// The verdict, and the image that the replay leaves.
 fn replay_and_judge(
+    context: &Context<'_>,
     span: &Span<'_>,
     start: &ReplayStart<'_>,
     report: &mut SpanReport,
-    image: &mut Option<Image>,
-) -> Verdict {
-    let once = replay(span, start);
-    report.deliveries = once.deliveries;
-    report.syscalls = once.syscalls;
-    report.is_hash_compared = once.is_hash_compared;
-    report.stopped_at = once.stopped_at;
-    let verdict = match (once.findings.is_empty(), once.failure) {
-        (true, None) => Verdict::Verified,
-        (true, Some(failure)) => Verdict::Failed(failure),
-        (false, _) => {
-            let repeat = repeat(&once.findings, replay(span, start));
-            Verdict::Diverged(Divergence { findings: once.findings, findings_total: once.findings_total, repeat })
-        }
+) -> (Verdict, Option<Image>) {
+    let shared = || context.memory.read().unwrap_or_else(PoisonError::into_inner);
+    let once = {
+        let _beside_others = shared();
+        replay(span, start)
     };
-    *image = once.image;
-    verdict
+    if once.findings.is_empty() {
+        return judge(once, report);
+    }
+    if once.is_out_of_memory {
+        // It may have been the machine that was short of it, and us who took it. Alone, and with nothing held, it counts.
+        let alone = context.memory.write().unwrap_or_else(PoisonError::into_inner);
+        let again = replay(span, start);
+        drop(alone);
+        if again.findings.is_empty() {
+            tracing::warn!("{}: a worker ended for want of memory, and not when it ran alone", span.id);
+            return judge(again, report);
+        }
+        return diverged(once, again, report);
+    }
+    let again = {
+        let _beside_others = shared();
+        replay(span, start)
+    };
+    diverged(once, again, report)
+}
+
+/// Of a replay without a finding.
+fn judge(replay: Replay, report: &mut SpanReport) -> (Verdict, Option<Image>) {
+    tell(&replay, report);
+    let verdict = match replay.failure {
+        Some(failure) => Verdict::Failed(failure),
+        None if replay.is_complete => Verdict::Verified,
+        None => Verdict::Failed(Failure::System("the replay stopped without a reason: please report this".to_owned())),
+    };
+    (verdict, replay.image)
+}
+
+fn diverged(once: Replay, again: Replay, report: &mut SpanReport) -> (Verdict, Option<Image>) {
+    tell(&once, report);
+    // Whichever replay gave the recorded image: the spans after this one go on from that.
+    let recorded = |replay: &Replay| replay.is_image_recorded;
+    let (again_is_better, repeat) = (recorded(&again) && !recorded(&once), repeat(&once, &again));
+    let image = if again_is_better { again.image } else { once.image };
+    let failure = once.failure.as_ref().map(Failure::to_string);
+    let Replay { findings, findings_total, .. } = once;
+    (Verdict::Diverged(Divergence { findings, findings_total, failure, repeat }), image)
+}
+
+fn tell(replay: &Replay, report: &mut SpanReport) {
+    report.deliveries = replay.deliveries;
+    report.syscalls = replay.syscalls;
+    report.is_hash_compared = replay.is_hash_compared;
+    report.stopped_at = replay.stopped_at;
 }
 
 /// What a second replay says of the first one's findings.
-fn repeat(once: &[Finding], again: Replay) -> Repeat {
-    if again.findings == once {
+fn repeat(once: &Replay, again: &Replay) -> Repeat {
+    if once.findings == again.findings && once.findings_total == again.findings_total {
         return Repeat::Deterministic;
     }
-    match again.failure {
-        Some(failure) if again.findings.is_empty() => Repeat::Unconfirmed(failure.to_string()),
-        _ => Repeat::Flaky(again.findings),
+    let agree = once.findings.starts_with(&again.findings) || again.findings.starts_with(&once.findings);
+    // Of a replay that failed half-way, what it had found until then is all that can be compared.
+    match again.failure.as_ref().or(once.failure.as_ref()) {
+        Some(failure) if agree => Repeat::Unconfirmed(failure.to_string()),
+        _ => Repeat::Flaky(again.findings.clone()),
     }
 }

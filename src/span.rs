@@ -30,6 +30,8 @@ pub struct Span<'a> {
     pub deliveries: &'a [(Position, Item<'a>)],
     /// The snapshot at the end, if it ends with one.
     pub saves: Option<Hash256>,
+    /// The kind of the last item, or `termination` where the span was closed as it was.
+    pub ends: &'static str,
 }
 
 /// What a worker is given before the first delivery.
@@ -56,27 +58,18 @@ impl SpanText {
         let recorded =
             planned.row.hash.ok_or(Verdict::Unverifiable(Unverifiable::SpanRow("its hash is not a sha256 in hex")))?;
         let items = match planned.items {
-            ItemsAt::Database => match db.read(|reader| reader.items(id))? {
-                ItemsRead::All(items) => items,
-                ItemsRead::None => return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned)),
-                ItemsRead::Gap { missing, present } => {
-                    let count = id.end - id.start;
-                    return Err(Verdict::Unverifiable(Unverifiable::ItemsMissing { missing, present, count }));
+            ItemsAt::Database => match database_items(db, id, recorded)? {
+                Ok(items) => items,
+                Err(fault) if archives.has_items(id) => {
+                    let items = archives.items(id, recorded)?;
+                    tracing::warn!("{id}: the archive had to serve, as in the database {fault}");
+                    items
                 }
-                ItemsRead::TooLarge { bytes } => {
-                    return Err(Verdict::Unverifiable(Unverifiable::TooLarge { bytes }));
-                }
+                Err(fault) => return Err(Verdict::Unverifiable(fault)),
             },
-            ItemsAt::Archive => archives.items(id).map_err(Verdict::Unverifiable)?,
+            ItemsAt::Archive => archives.items(id, recorded)?,
             ItemsAt::Nowhere => return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned)),
         };
-        let found = items.hash();
-        if found != recorded {
-            return Err(Verdict::Unverifiable(match planned.items {
-                ItemsAt::Archive => archives.other_content(id, recorded, found),
-                _ => Unverifiable::SpanHash { recorded, found },
-            }));
-        }
         Ok(Self { id: id.clone(), items })
     }
 
@@ -95,12 +88,26 @@ impl SpanText {
     }
 }
 
+/// The items in the database if they are those that were recorded, or what is wrong with them.
+fn database_items(db: &KernelDb, id: &SpanId, recorded: Hash256) -> Result<Result<Items, Unverifiable>, DbError> {
+    Ok(match db.read(|reader| reader.items(id))? {
+        ItemsRead::All(items) if items.hash() == recorded => Ok(items),
+        ItemsRead::All(items) => Err(Unverifiable::SpanHash { recorded, found: items.hash() }),
+        ItemsRead::None => Err(Unverifiable::ItemsPruned),
+        ItemsRead::Gap { missing, present } => {
+            Err(Unverifiable::ItemsMissing { missing, present, count: id.end - id.start })
+        }
+        ItemsRead::TooLarge { bytes } => Err(Unverifiable::TooLarge { bytes }),
+    })
+}
+
 impl<'a> Span<'a> {
     /// Checks that the items are in an order in which a kernel writes them.
     ///
     /// # Errors
     /// When they are not, or there is nothing to replay.
-    pub fn new(id: &'a SpanId, items: &'a [(Position, Item<'a>)]) -> Result<Self, Verdict> {
+    pub fn new(planned: &'a PlannedSpan, items: &'a [(Position, Item<'a>)]) -> Result<Self, Verdict> {
+        let id = &planned.row.id;
         let shape = |position, what: String| Verdict::Unverifiable(Unverifiable::Shape { position, what });
         let Some(((first_position, first), mut deliveries)) = items.split_first() else {
             return Err(Verdict::NotApplicable(NotApplicable::Empty));
@@ -118,21 +125,38 @@ impl<'a> Span<'a> {
             }
         }
         let mut saves = None;
+        let mut ends = "termination";
         if let Some(((_, last), rest)) = deliveries.split_last() {
             match last.kind {
-                DeliveryKind::SaveSnapshot { image } => (saves, deliveries) = (Some(image), rest),
-                DeliveryKind::ShutdownWorker => deliveries = rest,
+                DeliveryKind::SaveSnapshot { image } => {
+                    (saves, deliveries, ends) = (Some(image), rest, last.kind.name());
+                }
+                DeliveryKind::ShutdownWorker => (deliveries, ends) = (rest, last.kind.name()),
                 _ => {}
+            }
+        }
+        for (position, item) in items {
+            let is_real = matches!(item.kind, DeliveryKind::Real(_));
+            let is_ok = item.result.status == "ok";
+            if !is_real && (!is_ok || !item.syscalls.is_empty()) {
+                return Err(shape(*position, format!("{} has syscalls or an error", item.kind.name())));
+            }
+            if is_real && is_ok && item.result.computrons.is_none() {
+                return Err(shape(*position, format!("{} has no computrons", item.kind.name())));
             }
         }
         if let Some((position, item)) = deliveries.iter().find(|(_, item)| !matches!(item.kind, DeliveryKind::Real(_)))
         {
             return Err(shape(*position, format!("{} stands in the middle of the span", item.kind.name())));
         }
+        // Otherwise a record that lost its snapshot would verify without its hash.
+        if let Some(by_rows) = planned.ends.filter(|by_rows| *by_rows != ends) {
+            return Err(shape(id.end - 1, format!("the span ends with {ends}, other rows say {by_rows}")));
+        }
         if deliveries.is_empty() && saves.is_none() {
             return Err(Verdict::NotApplicable(NotApplicable::Empty));
         }
-        Ok(Self { id, begins: &first.kind, deliveries, saves })
+        Ok(Self { id, begins: &first.kind, deliveries, saves, ends })
     }
 
     /// The image that it starts from, as recorded in its first item.
@@ -160,13 +184,12 @@ pub fn recorded_image(
         return Err(Verdict::Unverifiable(Unverifiable::BaseGone("nothing says where it was".to_owned())));
     };
     let position = id.start.saturating_sub(1);
-    if let Some(row_hash) = row_hash.filter(|hash| *hash != recorded) {
-        return Err(Verdict::Unverifiable(Unverifiable::BaseDamaged(format!(
-            "the row in snapshots at position {position} has hash {row_hash}, load-snapshot says {recorded}"
-        ))));
-    }
     let mut faults = Vec::new();
-    if *in_database {
+    if let Some(row_hash) = row_hash.filter(|hash| *hash != recorded) {
+        faults.push(format!(
+            "the row in snapshots at position {position} has hash {row_hash}, load-snapshot says {recorded}"
+        ));
+    } else if *in_database {
         match db.read(|reader| reader.compressed_image(&id.vat, position))? {
             Some(gzip) => match Image::from_gzip(&gzip[..], recorded, *row_bytes) {
                 Ok(image) => return Ok(image),
@@ -179,7 +202,7 @@ pub fn recorded_image(
         match archives.image(&id.vat, position, recorded, *row_bytes) {
             Ok(image) => {
                 for fault in faults {
-                    tracing::warn!(span = %id, "the archive had to serve as the stored image is damaged: {fault}");
+                    tracing::warn!("{id}: the archive had to serve, as {fault}");
                 }
                 return Ok(image);
             }
@@ -191,7 +214,7 @@ pub fn recorded_image(
 
 fn image_fault(error: ImageError) -> Result<String, Verdict> {
     match error {
-        ImageError::Io(error) => Err(Verdict::Failed(Failure::System(format!("no room for an image: {error}")))),
+        ImageError::Io(error) => Err(Verdict::Failed(Failure::System(format!("failed to read an image: {error}")))),
         other => Ok(other.to_string()),
     }
 }

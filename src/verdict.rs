@@ -49,6 +49,8 @@ pub struct Divergence {
     pub findings: Vec<Finding>,
     /// How many findings there were in all: not all are kept of a worker that goes completely astray.
     pub findings_total: usize,
+    /// What went wrong on our side after the findings, if something did.
+    pub failure: Option<String>,
     /// Whether a fresh process did the same.
     pub repeat: Repeat,
 }
@@ -284,10 +286,10 @@ impl Unverifiable {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::ItemsPruned => {
-                "set vat-transcript-retention = \"archival\" or vat-transcript-archive-dir, and name the archive with --transcript-archive"
+                "if there is an archive, name it with --transcript-archive; for later spans set vat-transcript-archive-dir or vat-transcript-retention = \"archival\""
             }
             Self::BaseGone(_) => {
-                "set vat-snapshot-retention = \"debug\" or vat-snapshot-archive-dir, and name the archive with --snapshot-archive"
+                "if there is an archive, name it with --snapshot-archive; for later spans set vat-snapshot-archive-dir or vat-snapshot-retention = \"debug\""
             }
             Self::ChainBroken { .. } => {
                 "see that span's line; an archive of images (--snapshot-archive) would start from here"
@@ -394,7 +396,9 @@ impl Failure {
                 "look for an out-of-memory kill in the system's log, then verify the span again"
             }
             Self::Limit { .. } => "if the machine was busy, verify the span again with a higher limit (see --help)",
-            Self::Database(_) => "the rest of the spans was not affected; verify the span again",
+            Self::Database(_) => {
+                "what SQLite says decides: a lock passes, damage does not; the other spans were not affected"
+            }
             Self::System(_) => "free some memory or descriptors, then verify the span again",
         }
     }

@@ -1,6 +1,7 @@
 //! `spanwatch doctor`: for a person who sets the verifier up beside a node.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -111,12 +112,14 @@ impl Kept {
     }
 
     /// What to write into `app.toml`, as lines of its section `[swingset]`, each with what it is good for.
-    fn proposals(&self, args: &DbArgs) -> Vec<(String, &'static str)> {
+    fn proposals(&self, db: &Path, args: &DbArgs) -> Vec<(String, &'static str)> {
         let mut proposals = Vec::new();
+        // Beside the directory of the database, where the node may write.
+        let data = db.parent().and_then(Path::parent).unwrap_or(db).display();
         let items = self.items_in_database + self.items_in_archive;
         if items < self.closed_spans {
             proposals.push((
-                "vat-transcript-archive-dir = \"/var/lib/agoric/transcript-archive\"".to_owned(),
+                format!("vat-transcript-archive-dir = \"{data}/transcript-archive\""),
                 "writes each span that closes to a file; name the directory with --transcript-archive \
                  (or keep items in the database: vat-transcript-retention = \"archival\")",
             ));
@@ -125,7 +128,7 @@ impl Kept {
             && args.snapshot_archive.is_none()
         {
             proposals.push((
-                "vat-snapshot-archive-dir = \"/var/lib/agoric/snapshot-archive\"".to_owned(),
+                format!("vat-snapshot-archive-dir = \"{data}/snapshot-archive\""),
                 "writes each heap snapshot to a file; name the directory with --snapshot-archive \
                  (or keep images in the database: vat-snapshot-retention = \"debug\")",
             ));
@@ -156,7 +159,7 @@ struct Report {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
-    let (db, archives, survey) = args.db.open()?;
+    let (db, archives, survey) = args.db.open(&[])?;
     let units = plan(&survey, &archives, &Selection::default());
     let kept = Kept::count(&survey, &units);
     let (workers, worker_fault) = match args.worker.find(db.path()) {
@@ -167,7 +170,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         db.read(|reader| Ok((reader.kv("host.height")?, reader.kv("crankNumber")?, reader.bundles()?)))?;
     let bundle_faults = check_bundles(&db, &bundles)?;
     let retention = kept.retention();
-    let proposals = kept.proposals(&args.db);
+    let proposals = kept.proposals(db.path(), &args.db);
     let report = Report {
         r#type: "doctor",
         database: db.path().display().to_string(),

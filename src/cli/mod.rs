@@ -69,11 +69,12 @@ struct DbArgs {
 }
 
 impl DbArgs {
-    /// Finds the database and its archives, and looks at what is there. Rows that can't be read are told at once.
-    fn open(&self) -> Result<(KernelDb, Archives, Survey), CliError> {
+    /// Finds the database and its archives, and looks at what is there of some vats, or of all. Rows that can't be read
+    /// are told at once.
+    fn open(&self, vats: &[String]) -> Result<(KernelDb, Archives, Survey), CliError> {
         let db = KernelDb::locate(&self.db)?;
         let archives = Archives::open(self.transcript_archive.as_deref(), self.snapshot_archive.as_deref())?;
-        let survey = Survey::read(&db)?;
+        let survey = Survey::read(&db, vats)?;
         for fault in &survey.faults {
             tracing::warn!("{fault}");
         }

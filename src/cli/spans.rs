@@ -50,7 +50,7 @@ struct SummaryLine {
 }
 
 pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
-    let (_, archives, survey) = args.db.open()?;
+    let (_, archives, survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut summary = SummaryLine { r#type: "summary", ..SummaryLine::default() };

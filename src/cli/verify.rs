@@ -2,12 +2,15 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::sync::RwLock;
 use std::time::Instant;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs, WorkerArgs, default_jobs};
+use crate::kernel_db::Access;
 use crate::plan::plan;
 use crate::report::{Totals, json, text};
 use crate::schedule::{self, Context};
@@ -20,38 +23,52 @@ pub(super) struct VerifyArgs {
     selection: SelectionArgs,
     #[command(flatten)]
     worker: WorkerArgs,
-    /// How many spans are replayed at once [default: one a processor]
+    /// How many spans are replayed at once [default: one a processor; beside a running node half as many]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
 }
 
 pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     let began = Instant::now();
-    let (db, archives, survey) = args.db.open()?;
+    let (db, archives, survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
     let programs = args.worker.find(db.path())?;
+    let jobs = match db.access()? {
+        Access::Live => beside_a_node(args.jobs),
+        Access::Down | Access::Crashed => args.jobs.unwrap_or_else(default_jobs),
+    };
     let units = plan(&survey, &archives, &selection);
     let limits = args.worker.limits();
-    let context = Context { db: &db, archives: &archives, survey: &survey, programs: &programs, limits: &limits };
+    let context = Context {
+        db: &db,
+        archives: &archives,
+        survey: &survey,
+        programs: &programs,
+        limits: &limits,
+        memory: RwLock::new(()),
+    };
 
     let spans: usize = units.iter().map(Vec::len).sum::<usize>() * programs.len();
     let bar = progress_bar(spans as u64, args.db.format);
     let mut totals = Totals::default();
     let mut written = Ok(());
     let mut out = io::stdout().lock();
-    schedule::run(&context, &units, args.jobs.unwrap_or_else(default_jobs), |report| {
+    schedule::run(&context, &units, jobs, |report| {
         totals.add(report);
         let line = match args.db.format {
             Format::Text => text::span(report, programs.len()),
             Format::Json => json::span(report),
         };
-        if written.is_ok() {
-            // With a line a span, whoever reads along sees it at once.
-            written = bar.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush()));
-        }
+        // With a line a span, whoever reads along sees it at once.
+        written = bar.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush()));
         bar.inc(1);
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     bar.finish_and_clear();
+    if written.is_err() && totals.count("diverged") > 0 {
+        // Nobody reads on, but the exit code can still tell.
+        return Ok(Exit::Diverged);
+    }
     written?;
     let summary = match args.db.format {
         Format::Text => text::summary(&totals, began.elapsed()),
@@ -61,11 +78,19 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     Ok(exit(&totals, survey.faults.is_empty()))
 }
 
+/// A running node comes first: the replays get what it leaves, and unless told otherwise at most half of the cores.
+fn beside_a_node(asked: Option<NonZeroUsize>) -> NonZeroUsize {
+    // Workers inherit it. A refusal is no reason not to verify.
+    let _ = rustix::process::nice(19);
+    let half = NonZeroUsize::new(default_jobs().get() / 2).unwrap_or(NonZeroUsize::MIN);
+    asked.unwrap_or(half)
+}
+
 fn exit(totals: &Totals, are_all_rows_readable: bool) -> Exit {
     let incomplete = totals.count("unverifiable") + totals.count("failed");
     if totals.count("diverged") > 0 {
         Exit::Diverged
-    } else if incomplete > 0 || totals.count("verified") == 0 || !are_all_rows_readable {
+    } else if incomplete > 0 || totals.asked_verified == 0 || !are_all_rows_readable {
         Exit::Incomplete
     } else {
         Exit::Verified

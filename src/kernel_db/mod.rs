@@ -28,7 +28,11 @@ pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerTyp
 /// The file's name inside the kernel's directory (`dbFileInDirectory` in `swing-store/src/util.js`).
 const FILE_NAME: &str = "swingstore.sqlite";
 /// How long a read waits for a lock: around a writer's close `database is locked` is seen for a moment.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// A copy of a database leaves this much room where it is made, in bytes.
+const ROOM_TO_LEAVE: u64 = 1 << 30;
+/// What the names of such copies begin with; then comes the number of the process.
+const COPY_PREFIX: &str = "spanwatch-copy-";
 /// How often a read is tried again when the file changed under it.
 const TRIES_MAX: u32 = 5;
 
@@ -142,7 +146,7 @@ impl KernelDb {
     /// When the database can't be opened, is none of a kernel's, or `reading` fails.
     pub fn read<T>(&self, reading: impl Fn(&Reader<'_>) -> rusqlite::Result<T>) -> Result<T, DbError> {
         let mut copy = self.lock();
-        for _ in 0..TRIES_MAX {
+        for attempt in 1..=TRIES_MAX {
             let before = Fingerprint::of(&self.path);
             let access = self.access_now()?;
             let path = match access {
@@ -155,6 +159,11 @@ impl KernelDb {
             let read = read_once(&path, access, &reading);
             // Nothing guards an immutable read against a writer that starts meanwhile, so the files must be unchanged.
             if access == Access::Down && Fingerprint::of(&self.path) != before {
+                continue;
+            }
+            // Around the start and the end of the node a lock or a missing file is seen for a moment.
+            if attempt < TRIES_MAX && read.as_ref().is_err_and(Fault::may_pass) {
+                std::thread::sleep(Duration::from_millis(100));
                 continue;
             }
             return read.map_err(|fault| match fault {
@@ -189,7 +198,17 @@ impl KernelDb {
                 hint: "is there room for a copy in the temporary directory (TMPDIR)? Or start and stop the node once",
                 source,
             };
-            let dir = tempfile::Builder::new().prefix("spanwatch-").tempdir().map_err(failed)?;
+            remove_copies_of_the_dead();
+            let needed = fs::metadata(&self.path).map_err(failed)?.len();
+            let needed = needed + fs::metadata(beside(&self.path, "-wal")).map_err(failed)?.len();
+            let room = rustix::fs::statvfs(std::env::temp_dir()).map_err(|error| failed(error.into()))?;
+            let room = room.f_bavail.saturating_mul(room.f_frsize);
+            if room < needed + ROOM_TO_LEAVE {
+                let what = format!("it has {needed} bytes, and there is room for {room}");
+                return Err(failed(io::Error::new(io::ErrorKind::StorageFull, what)));
+            }
+            let prefix = format!("{COPY_PREFIX}{}-", std::process::id());
+            let dir = tempfile::Builder::new().prefix(&prefix).tempdir().map_err(failed)?;
             let to = dir.path().join(FILE_NAME);
             fs::copy(&self.path, &to).map_err(failed)?;
             fs::copy(beside(&self.path, "-wal"), beside(&to, "-wal")).map_err(failed)?;
@@ -202,9 +221,31 @@ impl KernelDb {
     }
 }
 
+/// Removes the copies of processes that were killed before they could do it.
+fn remove_copies_of_the_dead() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(COPY_PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another user's can't be removed, and is that user's to remove.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 enum Fault {
     Sqlite(rusqlite::Error),
     Schema(String),
+}
+
+impl Fault {
+    fn may_pass(&self) -> bool {
+        use rusqlite::ErrorCode as Code;
+        let Self::Sqlite(error) = self else { return false };
+        let code = error.sqlite_error_code();
+        matches!(code, Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::CannotOpen | Code::ReadOnly))
+    }
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -223,6 +264,7 @@ fn read_once<T>(path: &Path, access: Access, reading: impl Fn(&Reader<'_>) -> ru
     let flags = flag | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(format!("file:{}?{mode}", uri_path(path)), flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
+    db.pragma_update(None, "trusted_schema", false)?;
     let transaction = db.transaction()?;
     query::check_schema(&transaction)?.map_err(Fault::Schema)?;
     Ok(reading(&Reader::new(&transaction))?)

@@ -8,6 +8,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions};
 use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 
+/// A larger compressed image is not read; the largest seen on a chain have some 20 MB.
+const COMPRESSED_BYTES_MAX: i64 = 512 << 20;
+/// A larger bundle is not read; the largest seen on a chain have some 2 MB.
+const BUNDLE_BYTES_MAX: i64 = 64 << 20;
+
 /// Tables and columns without which nothing can be done.
 const SCHEMA: [(&str, &[&str]); 5] = [
     ("transcriptSpans", &["vatID", "startPos", "endPos", "hash", "isCurrent", "incarnation"]),
@@ -20,12 +25,14 @@ const SCHEMA: [(&str, &[&str]); 5] = [
 /// The outer error is SQLite's, the inner one says what is missing.
 pub(super) fn check_schema(db: &Connection) -> rusqlite::Result<Result<(), String>> {
     for (table, columns) in SCHEMA {
+        // A view could be anything, and take for ever.
+        let is_table = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?";
+        if db.query_row(is_table, [table], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(Err(format!("it has no table {table}")));
+        }
         let mut statement = db.prepare("SELECT name FROM pragma_table_info(?)")?;
         let present = statement.query_map([table], |row| row.get::<_, String>(0))?;
         let present = present.collect::<rusqlite::Result<Vec<_>>>()?;
-        if present.is_empty() {
-            return Ok(Err(format!("it has no table {table}")));
-        }
         if let Some(column) = columns.iter().find(|column| !present.iter().any(|name| name == *column)) {
             return Ok(Err(format!("its table {table} has no column {column}")));
         }
@@ -144,8 +151,9 @@ impl<'a> Reader<'a> {
         let image = self
             .db
             .query_row(
-                "SELECT compressedSnapshot FROM snapshots WHERE vatID = ? AND snapPos = ?",
-                params![vat.as_str(), signed(position)],
+                "SELECT CASE WHEN octet_length(compressedSnapshot) <= ?3 THEN compressedSnapshot END \
+                 FROM snapshots WHERE vatID = ?1 AND snapPos = ?2",
+                params![vat.as_str(), signed(position), COMPRESSED_BYTES_MAX],
                 |row| Ok(bytes_of(row.get_ref(0)?).map(<[u8]>::to_vec)),
             )
             .optional()?;
@@ -170,9 +178,11 @@ impl<'a> Reader<'a> {
     /// When SQLite fails.
     pub fn bundle(&self, id: &str) -> rusqlite::Result<Option<Option<Vec<u8>>>> {
         self.db
-            .query_row("SELECT bundle FROM bundles WHERE bundleID = ?", [id], |row| {
-                Ok(bytes_of(row.get_ref(0)?).map(<[u8]>::to_vec))
-            })
+            .query_row(
+                "SELECT CASE WHEN octet_length(bundle) <= ?2 THEN bundle END FROM bundles WHERE bundleID = ?1",
+                params![id, BUNDLE_BYTES_MAX],
+                |row| Ok(bytes_of(row.get_ref(0)?).map(<[u8]>::to_vec)),
+            )
             .optional()
     }
 
@@ -241,7 +251,7 @@ impl<'a> Reader<'a> {
 
 fn span_row(row: &Row<'_>) -> Option<SpanRow> {
     let id = SpanId {
-        vat: VatId::new(text_of(row.get_ref(0).ok()?)?),
+        vat: VatId::parse(&text_of(row.get_ref(0).ok()?)?)?,
         start: position(row.get_ref(1).ok()?)?,
         end: position(row.get_ref(2).ok()?)?,
     };

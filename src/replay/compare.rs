@@ -9,10 +9,10 @@
 //!
 //! No I/O and no clock.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-use crate::transcript::{Syscall, canonical};
+use crate::transcript::Syscall;
+use crate::transcript::canonical::{self, CanonicalError};
 use crate::verdict::{Finding, FindingKind, excerpts};
 
 /// The response to each syscall that returns nothing (`swingset-vat/src/kernel/kernelSyscall.js`).
@@ -51,15 +51,30 @@ pub struct SyscallCheck<'a> {
 
 #[derive(Debug)]
 struct AfterMismatch {
-    replayed: Vec<String>,
-    /// Which recorded syscalls have been answered, from `agreed` on.
-    answered: Vec<bool>,
+    /// The recorded syscalls from `agreed` on in canonical form, and where each is still to be answered.
+    recorded: Vec<Vec<u8>>,
+    unanswered: HashMap<Vec<u8>, VecDeque<usize>>,
+    /// The replayed ones from there on, as text and in canonical form.
+    replayed: Vec<(String, Vec<u8>)>,
     /// Bytes of their text.
     bytes: usize,
     /// How many had no counterpart in the record.
     unrecorded: usize,
     /// Set when a syscall could not be answered.
     ended: bool,
+}
+
+impl AfterMismatch {
+    fn new(recorded: &[Syscall<'_>]) -> Self {
+        // A record that is no JSON never gets this far, but nests as deeply as it likes.
+        let key = |syscall: &Syscall<'_>| canonical::canonical(syscall.request()).unwrap_or_default();
+        let recorded: Vec<Vec<u8>> = recorded.iter().map(key).collect();
+        let mut unanswered: HashMap<Vec<u8>, VecDeque<usize>> = HashMap::new();
+        for (at, key) in recorded.iter().enumerate() {
+            unanswered.entry(key.clone()).or_default().push_back(at);
+        }
+        Self { recorded, unanswered, replayed: Vec::new(), bytes: 0, unrecorded: 0, ended: false }
+    }
 }
 
 impl<'a> SyscallCheck<'a> {
@@ -76,45 +91,44 @@ impl<'a> SyscallCheck<'a> {
     }
 
     /// Takes the next syscall and gives the response to answer it with; `None` if no response would be honest.
-    pub fn next(&mut self, replayed: &str) -> Option<&'a str> {
-        if self.after.is_none() {
-            match self.recorded.get(self.agreed) {
-                Some(recorded) if canonical::same(recorded.request(), replayed) => {
-                    self.agreed += 1;
-                    return Some(recorded.response());
-                }
-                _ => {}
-            }
+    ///
+    /// # Errors
+    /// When what was replayed is no syscall at all.
+    pub fn next(&mut self, replayed: &str) -> Result<Option<&'a str>, CanonicalError> {
+        if self.after.is_none()
+            && let Some(recorded) = self.recorded.get(self.agreed)
+            && recorded.request() == replayed
+        {
+            self.agreed += 1;
+            return Ok(Some(recorded.response()));
+        }
+        let key = canonical::canonical(replayed)?;
+        if self.after.is_none()
+            && let Some(recorded) = self.recorded.get(self.agreed)
+            && canonical::canonical(recorded.request()).is_ok_and(|recorded| recorded == key)
+        {
+            self.agreed += 1;
+            return Ok(Some(recorded.response()));
         }
         let rest = &self.recorded[self.agreed..];
-        let after = self.after.get_or_insert_with(|| AfterMismatch {
-            replayed: Vec::new(),
-            bytes: 0,
-            answered: vec![false; rest.len()],
-            unrecorded: 0,
-            ended: false,
-        });
-        after.replayed.push(replayed.to_owned());
+        let after = self.after.get_or_insert_with(|| AfterMismatch::new(rest));
+        let found = after.unanswered.get_mut(&key).and_then(VecDeque::pop_front);
         after.bytes += replayed.len();
+        after.replayed.push((replayed.to_owned(), key));
         if after.bytes > REPLAYED_BYTES_MAX {
             after.ended = true;
-            return None;
+            return Ok(None);
         }
-        let found = rest
-            .iter()
-            .zip(&mut after.answered)
-            .find(|(recorded, answered)| !**answered && canonical::same(recorded.request(), replayed));
-        if let Some((recorded, answered)) = found {
-            *answered = true;
-            return Some(recorded.response());
+        if let Some(found) = found {
+            return Ok(Some(rest[found].response()));
         }
         after.unrecorded += 1;
         let returns_nothing = RETURN_NOTHING.iter().any(|name| replayed.starts_with(&format!("[\"{name}\"")));
         if returns_nothing && after.unrecorded <= UNRECORDED_MAX {
-            return Some(NOTHING);
+            return Ok(Some(NOTHING));
         }
         after.ended = true;
-        None
+        Ok(None)
     }
 
     /// Ends the delivery and says what differed. `completed` is whether the vat finished it: if it did not, recorded
@@ -122,14 +136,12 @@ impl<'a> SyscallCheck<'a> {
     #[must_use]
     pub fn finish(self, completed: bool) -> Vec<SyscallFinding> {
         let rest = &self.recorded[self.agreed..];
-        let replayed = self.after.as_ref().map_or(&[][..], |after| &after.replayed[..]);
-        let ended = !completed || self.after.as_ref().is_some_and(|after| after.ended);
-        if replayed.is_empty() && (ended || rest.is_empty()) {
+        if self.after.is_none() && (!completed || rest.is_empty()) {
             return Vec::new();
         }
-        let recorded: Vec<&str> = rest.iter().map(Syscall::request).collect();
-        let replayed: Vec<&str> = replayed.iter().map(String::as_str).collect();
-        findings(&recorded, &replayed, self.agreed, ended)
+        let after = self.after.unwrap_or_else(|| AfterMismatch::new(rest));
+        let recorded = rest.iter().map(Syscall::request).zip(after.recorded).collect::<Vec<_>>();
+        findings(&recorded, &after.replayed, self.agreed, after.ended || !completed)
     }
 }
 
@@ -170,7 +182,12 @@ enum Step {
     Replayed(usize),
 }
 
-fn findings(recorded: &[&str], replayed: &[&str], first: usize, ended: bool) -> Vec<SyscallFinding> {
+fn findings(
+    recorded: &[(&str, Vec<u8>)],
+    replayed: &[(String, Vec<u8>)],
+    first: usize,
+    ended: bool,
+) -> Vec<SyscallFinding> {
     let steps = align(recorded, replayed);
     // Where the delivery was cut off, what the record has after the last replayed syscall is unknown, not missing. One
     // recorded syscall still stands against the one that could not be answered.
@@ -202,19 +219,19 @@ fn findings(recorded: &[&str], replayed: &[&str], first: usize, ended: bool) -> 
         .map(|(from, to)| SyscallFinding {
             kind: FindingKind::Syscall,
             index: first + from,
-            recorded: Some(recorded[from].to_owned()),
-            replayed: Some(replayed[to].to_owned()),
+            recorded: Some(recorded[from].0.to_owned()),
+            replayed: Some(replayed[to].0.clone()),
             moved_to: None,
         })
         .collect();
     for from in missing {
-        let moved = extra.iter().position(|to| canonical::same(recorded[from], replayed[*to]));
+        let moved = extra.iter().position(|to| recorded[from].1 == replayed[*to].1);
         let to = moved.map(|at| extra.remove(at));
         findings.push(SyscallFinding {
             kind: if to.is_some() { FindingKind::Syscall } else { FindingKind::MissingSyscall },
             index: first + from,
-            recorded: Some(recorded[from].to_owned()),
-            replayed: to.map(|to| replayed[to].to_owned()),
+            recorded: Some(recorded[from].0.to_owned()),
+            replayed: to.map(|to| replayed[to].0.clone()),
             moved_to: to.map(|to| first + to),
         });
     }
@@ -222,7 +239,7 @@ fn findings(recorded: &[&str], replayed: &[&str], first: usize, ended: bool) -> 
         kind: FindingKind::ExtraSyscall,
         index: first + to,
         recorded: None,
-        replayed: Some(replayed[to].to_owned()),
+        replayed: Some(replayed[to].0.clone()),
         moved_to: None,
     }));
     findings.sort_by_key(|finding| finding.index);
@@ -230,16 +247,16 @@ fn findings(recorded: &[&str], replayed: &[&str], first: usize, ended: bool) -> 
 }
 
 /// Aligns two sequences along a longest common subsequence.
-fn align(recorded: &[&str], replayed: &[&str]) -> Vec<Step> {
+fn align(recorded: &[(&str, Vec<u8>)], replayed: &[(String, Vec<u8>)]) -> Vec<Step> {
     // Equal numbers for equal values.
-    let mut numbers: HashMap<Cow<'_, [u8]>, usize> = HashMap::new();
-    let mut number = |text: &&'_ str| {
-        let key = canonical::canonical(text).unwrap_or_else(|_| text.as_bytes().to_vec());
+    let mut numbers: HashMap<&[u8], usize> = HashMap::new();
+    let keys = recorded.iter().map(|(_, key)| key).chain(replayed.iter().map(|(_, key)| key));
+    for key in keys {
         let next = numbers.len();
-        *numbers.entry(Cow::Owned(key)).or_insert(next)
-    };
-    let one: Vec<usize> = recorded.iter().map(&mut number).collect();
-    let other: Vec<usize> = replayed.iter().map(&mut number).collect();
+        numbers.entry(key).or_insert(next);
+    }
+    let one: Vec<usize> = recorded.iter().map(|(_, key)| numbers[&key[..]]).collect();
+    let other: Vec<usize> = replayed.iter().map(|(_, key)| numbers[&key[..]]).collect();
     let (rows, columns) = (one.len(), other.len());
     if rows > ALIGN_MAX || columns > ALIGN_MAX {
         let unpaired = (0..rows).map(Step::Recorded).chain((0..columns).map(Step::Replayed));
@@ -295,7 +312,7 @@ mod tests {
         let mut check = SyscallCheck::new(&syscalls);
         let mut answers = Vec::new();
         for text in replayed {
-            let answer = check.next(text).map(str::to_owned);
+            let answer = check.next(text).expect("a syscall").map(str::to_owned);
             answers.push(answer.clone());
             if answer.is_none() {
                 break;

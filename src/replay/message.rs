@@ -73,7 +73,8 @@ fn parse_query(query: &[u8]) -> Option<FromWorker<'_>> {
     if let Some(rest) = query.strip_prefix(SYSCALL) {
         return Some(FromWorker::Syscall(String::from_utf8_lossy(rest.strip_suffix(b"]")?)));
     }
-    let elements: Vec<&RawValue> = serde_json::from_slice(query).ok()?;
+    let query = String::from_utf8_lossy(query);
+    let elements: Vec<&RawValue> = serde_json::from_str(&query).ok()?;
     match elements.first()?.get() {
         "\"sourcedConsole\"" => Some(FromWorker::Console { answer: "[\"ok\"]" }),
         "\"testLog\"" => Some(FromWorker::Console { answer: "[\"OK\"]" }),
@@ -84,7 +85,8 @@ fn parse_query(query: &[u8]) -> Option<FromWorker<'_>> {
 /// The first element of a reply, which says how it went: `ok`, `error`, `dispatchReady`, …
 #[must_use]
 pub fn tag_of(reply: &[u8]) -> Option<String> {
-    let elements: Vec<&RawValue> = serde_json::from_slice(reply).ok()?;
+    let reply = String::from_utf8_lossy(reply);
+    let elements: Vec<&RawValue> = serde_json::from_str(&reply).ok()?;
     serde_json::from_str(elements.first()?.get()).ok()
 }
 

@@ -3,6 +3,7 @@
 //! Everything here blocks; each replay runs on a thread of its own with its worker beside it. A worker serves one span
 //! and is never used again.
 
+mod channel;
 mod compare;
 mod locate;
 mod message;

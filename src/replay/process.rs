@@ -18,7 +18,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, getrlimit, kill_process_group, pidfd_open, waitid,
+};
 
 use super::watch::{Limits, Watch, Watcher};
 use crate::image::IMAGE_BYTES_MAX;
@@ -27,11 +29,14 @@ use crate::image::IMAGE_BYTES_MAX;
 const END_GRACE: Duration = Duration::from_secs(5);
 /// The descriptors that a worker is given are set up from above this one.
 const LAST_WORKER_FD: RawFd = 8;
+const FIRST_FREE_FD: u32 = 9;
 
 /// A worker's process. Ends with this value, with all that it may have started.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    /// Becomes readable when the process has ended.
+    pidfd: Option<OwnedFd>,
     /// Set once the process is reaped: from then on its number may be another's.
     status: Option<ExitStatus>,
     watch: Arc<Watch>,
@@ -101,21 +106,31 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::from(output_writer.try_clone()?))
             .stderr(Stdio::from(output_writer));
-        prepare(&mut command, copies.iter().map(AsRawFd::as_raw_fd).collect(), limits);
+        let resources = resource_limits(limits)?;
+        prepare(&mut command, copies.iter().map(AsRawFd::as_raw_fd).collect(), resources);
         let child = command.spawn()?;
         drop(command);
         drop(copies);
 
         let watch = Arc::new(Watch::default());
         let pid = Pid::from_child(&child);
-        let mut process = Self { child, status: None, watch: Arc::clone(&watch), watcher: None };
+        let mut process = Self { child, pidfd: None, status: None, watch: Arc::clone(&watch), watcher: None };
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        process.pidfd = Some(pidfd.try_clone()?);
         let limits = limits.clone();
         let watcher = std::thread::Builder::new()
             .name("worker-watch".to_owned())
             .spawn(move || Watcher { pid, pidfd, output: File::from(output), watch, limits }.run())?;
         process.watcher = Some(watcher);
         Ok(process)
+    }
+
+    /// A descriptor that becomes readable when the process has ended.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.as_ref().ok_or(io::ErrorKind::NotFound)?.try_clone()
     }
 
     /// Says that the next delivery begins: its limits count from now.
@@ -191,10 +206,25 @@ static LOW_DESCRIPTORS: LazyLock<Vec<OwnedFd>> = LazyLock::new(|| {
     kept
 });
 
+/// What the worker's process may use, within what this one may.
+fn resource_limits(limits: &Limits) -> io::Result<[(libc::__rlimit_resource_t, u64); 3]> {
+    let hard = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    if hard(Resource::Stack) < limits.stack {
+        let has = hard(Resource::Stack);
+        let what =
+            format!("a stack of {} bytes is asked for (--worker-stack), and ulimit -Hs allows {has}", limits.stack);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    Ok([
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_FSIZE, IMAGE_BYTES_MAX.min(hard(Resource::Fsize))),
+        (libc::RLIMIT_STACK, limits.stack),
+    ])
+}
+
 #[expect(unsafe_code, reason = "what happens between fork and exec has no safe form")]
-fn prepare(command: &mut Command, copies: Vec<RawFd>, limits: &Limits) {
+fn prepare(command: &mut Command, copies: Vec<RawFd>, resources: [(libc::__rlimit_resource_t, u64); 3]) {
     let parent = std::process::id();
-    let stack = limits.stack;
     let set_up = move || {
         for (number, copy) in (3..).zip(&copies) {
             // SAFETY: both are plain numbers of open descriptors.
@@ -202,7 +232,8 @@ fn prepare(command: &mut Command, copies: Vec<RawFd>, limits: &Limits) {
         }
         // SAFETY: no memory is involved; marks all further descriptors to be closed by exec, and not now, as `Command`
         // still has a use for one of them.
-        check(unsafe { libc::close_range(LAST_WORKER_FD as u32 + 1, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) })?;
+        // Before Linux 5.11 there is no such call; all that this program opens is marked already.
+        unsafe { libc::close_range(FIRST_FREE_FD, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
         // SAFETY: a new process is no group leader, which is all that setsid asks.
         check(unsafe { libc::setsid() })?;
         // SAFETY: a signal number is all that it takes.
@@ -212,12 +243,17 @@ fn prepare(command: &mut Command, copies: Vec<RawFd>, limits: &Limits) {
             // The parent died before its death would be told.
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
-        for (resource, limit) in
-            [(libc::RLIMIT_CORE, 0), (libc::RLIMIT_FSIZE, IMAGE_BYTES_MAX), (libc::RLIMIT_STACK, stack)]
-        {
+        for (resource, limit) in resources {
             let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
             // SAFETY: the structure outlives the call.
             check(unsafe { libc::setrlimit(resource, &raw const limit) })?;
+        }
+        // If memory runs out, the system takes a worker before it takes the node. Where that can't be said, it is not.
+        // SAFETY: the texts end with a NUL and outlive the calls; a failed open gives -1, which write and close refuse.
+        unsafe {
+            let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            libc::write(file, c"1000".as_ptr().cast(), 4);
+            libc::close(file);
         }
         Ok(())
     };

@@ -55,6 +55,12 @@ pub struct Replay {
     pub is_hash_compared: bool,
     /// The image that the worker saved at the end.
     pub image: Option<Image>,
+    /// Whether it is the recorded one.
+    pub is_image_recorded: bool,
+    /// Whether it came to the end of the span.
+    pub is_complete: bool,
+    /// Whether the worker ended for want of memory or stack, as it also does when the machine is short of them.
+    pub is_out_of_memory: bool,
     /// What went wrong on our side. Findings from before it stand.
     pub failure: Option<Failure>,
 }
@@ -97,7 +103,7 @@ pub fn replay(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
     };
     let mut session = Session { worker, position: span.id.start, replay };
     match session.run(span, start.beginning) {
-        Ok(()) => {}
+        Ok(()) => session.replay.is_complete = true,
         Err(Stop::Found) => session.replay.stopped_at = Some(session.position),
         Err(Stop::Failed(failure)) => {
             session.replay.stopped_at = Some(session.position);
@@ -144,6 +150,9 @@ impl Session {
         let reply = self.command(&[b"?[\"setBundle\",", set_bundle.as_bytes(), b"]"], None)?;
         match reply.body {
             Ok(body) if tag_of(&body).as_deref() == Some("dispatchReady") => Ok(()),
+            Ok(body) if tag_of(&body).is_none() => {
+                Err(self.protocol(format!("told to set a bundle it said {}", shown(&body))))
+            }
             Ok(body) => self.start_failed(&shown(&body)),
             Err(exception) => self.start_failed(&exception),
         }
@@ -172,6 +181,8 @@ impl Session {
         let outcome = self.command(&sent, Some(&mut check));
         self.replay.syscalls += check.count() as u64;
         let status = match &outcome {
+            // A delivery's reply without its cost is no reply.
+            Ok(Reply { computrons: None, body: Ok(_) }) => None,
             Ok(Reply { body: Ok(body), .. }) => tag_of(body).filter(|tag| matches!(tag.as_str(), "ok" | "error")),
             _ => None,
         };
@@ -224,7 +235,8 @@ impl Session {
             return Err(self.protocol(said));
         }
         self.replay.is_hash_compared = true;
-        if image.hash() != recorded {
+        self.replay.is_image_recorded = image.hash() == recorded;
+        if !self.replay.is_image_recorded {
             self.find(FindingKind::SnapshotHash, Some(&recorded.to_string()), Some(&image.hash().to_string()));
         }
         self.replay.image = Some(image);
@@ -247,8 +259,12 @@ impl Session {
                 FromWorker::Console { answer } => answer,
                 FromWorker::Syscall(request) => match check.as_deref_mut() {
                     Some(check) => match check.next(&request) {
-                        Some(response) => response,
-                        None => return Err(Stop::Found),
+                        Ok(Some(response)) => response,
+                        Ok(None) => return Err(Stop::Found),
+                        Err(error) => {
+                            let said = format!("a syscall that is no JSON ({error}): {}", shown(request.as_bytes()));
+                            return Err(self.protocol(said));
+                        }
                     },
                     None => {
                         let request = request.into_owned();
@@ -267,7 +283,8 @@ impl Session {
     fn stop(&mut self, error: WorkerError) -> Stop {
         let position = self.position;
         Stop::Failed(match error {
-            WorkerError::Ended(exit) => {
+            WorkerError::Ended { exit, is_out_of_memory } => {
+                self.replay.is_out_of_memory = is_out_of_memory;
                 self.find(FindingKind::WorkerExit, Some("the worker went on"), Some(&exit));
                 return Stop::Found;
             }

@@ -15,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How often a running worker is looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// A worker that can't be looked at this often is stopped.
+const BLIND_MAX: u32 = 50;
 /// How much of what a worker prints is kept: the end of it.
 pub(super) const SAID_BYTES: usize = 4 * 1024;
 
@@ -170,6 +172,8 @@ struct Watched {
     delivery_cpu_began: Duration,
     progress: (u64, Duration),
     progressed: Instant,
+    /// How many looks in a row showed nothing.
+    blind: u32,
 }
 
 impl Watched {
@@ -181,14 +185,20 @@ impl Watched {
             delivery_cpu_began: Duration::ZERO,
             progress: (0, Duration::ZERO),
             progressed: now,
+            blind: 0,
         }
     }
 
     /// The limit that is reached, if one is.
     fn look(&mut self, pid: Pid, watch: &Watch, limits: &Limits) -> Option<String> {
         let now = Instant::now();
-        // Gone already: the descriptor of the process will say so.
-        let usage = Usage::of(pid)?;
+        let Some(usage) = Usage::of(pid) else {
+            // Gone already, and the descriptor of the process will say so; or else there is no way to hold it to anything.
+            self.blind += 1;
+            return (self.blind > BLIND_MAX)
+                .then(|| format!("/proc/{} can't be read, so it can't be watched", pid.as_raw_nonzero()));
+        };
+        self.blind = 0;
         let deliveries = watch.deliveries.load(Ordering::Relaxed);
         if deliveries != self.deliveries {
             self.deliveries = deliveries;

@@ -1,11 +1,11 @@
 //! A worker that can be talked to: the process with its pipes, in the terms of the protocol.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
+use super::channel::Channel;
 use super::message::{self, FromWorker, MessageError};
 use super::netstring::{NetstringError, NetstringReader, write_netstring};
 use super::process::{Pipes, Process, describe, pipe, signal_name};
@@ -36,8 +36,8 @@ pub struct WorkerStart<'a> {
 #[derive(Debug)]
 pub struct Worker {
     process: Process,
-    commands: File,
-    replies: NetstringReader<File>,
+    commands: Channel,
+    replies: NetstringReader<Channel>,
     save: Option<BlankImage>,
 }
 
@@ -45,7 +45,12 @@ pub struct Worker {
 #[derive(Debug)]
 pub enum WorkerError {
     /// The process ended by itself in a way that only code it runs brings about.
-    Ended(String),
+    Ended {
+        /// The exit.
+        exit: String,
+        /// Whether it was for want of memory or stack.
+        is_out_of_memory: bool,
+    },
     /// The process ended because it could not read or write, or was used wrongly.
     Io {
         /// The exit.
@@ -95,12 +100,9 @@ impl Worker {
         let pipes =
             Pipes { commands: command_reader.as_fd(), replies: reply_writer.as_fd(), save: Some(save.as_fd()), load };
         let process = Process::start(start.program, &arguments, &pipes, start.limits)?;
-        Ok(Self {
-            process,
-            commands: File::from(commands),
-            replies: NetstringReader::new(File::from(replies)),
-            save: Some(save),
-        })
+        let commands = Channel::new(commands, process.pidfd()?)?;
+        let replies = NetstringReader::new(Channel::new(replies, process.pidfd()?)?);
+        Ok(Self { process, commands, replies, save: Some(save) })
     }
 
     /// Says that the next delivery begins.
@@ -114,7 +116,7 @@ impl Worker {
     /// When the worker is gone.
     pub fn send(&mut self, parts: &[&[u8]]) -> Result<(), WorkerError> {
         let Self { process, commands, .. } = self;
-        match process.awaiting(|| write_netstring(&*commands, parts)) {
+        match process.awaiting(|| write_netstring(commands, parts)) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.ended()),
             Err(error) => Err(error.into()),
@@ -165,7 +167,9 @@ fn end_of(process: &mut Process) -> WorkerError {
         (_, Some(libc::SIGXFSZ)) => WorkerError::Limit("the image that it wrote grew too large".to_owned()),
         // What a fault in the program itself brings about; the others come from outside.
         (_, Some(libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP))
-        | (Some(_), None) => WorkerError::Ended(describe(status)),
+        | (Some(_), None) => {
+            WorkerError::Ended { exit: describe(status), is_out_of_memory: matches!(status.code(), Some(11 | 12)) }
+        }
         (_, signal) => WorkerError::Killed(signal_name(signal.unwrap_or_default())),
     }
 }

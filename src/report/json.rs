@@ -36,6 +36,8 @@ struct SpanLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     repeat_findings: Option<&'a [Finding]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<String>,
@@ -96,6 +98,7 @@ pub fn span(report: &SpanReport) -> String {
             Repeat::Flaky(findings) => Some(&findings[..]),
             Repeat::Deterministic | Repeat::Unconfirmed(_) => None,
         }),
+        failure: divergence.and_then(|divergence| divergence.failure.as_deref()),
         reason: reason_label(&report.verdict),
         explanation: match &report.verdict {
             Verdict::Verified | Verdict::Diverged(_) => None,

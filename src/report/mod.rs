@@ -16,6 +16,8 @@ pub struct Totals {
     pub verdicts: BTreeMap<&'static str, u64>,
     /// Of the unverifiable, failed and not applicable: how many for each reason.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// Verified spans that were asked for.
+    pub asked_verified: u64,
     /// Spans that were replayed only because one that was asked for starts from their image.
     pub on_the_way: u64,
     /// Deliveries made and compared.
@@ -34,6 +36,7 @@ impl Totals {
             *self.reasons.entry(reason).or_default() += 1;
         }
         self.on_the_way += u64::from(!report.is_asked);
+        self.asked_verified += u64::from(report.is_asked && matches!(report.verdict, Verdict::Verified));
         self.deliveries += report.deliveries;
         self.syscalls += report.syscalls;
         self.hashes += u64::from(report.is_hash_compared);
@@ -68,7 +71,7 @@ pub fn verifiable(planned: &PlannedSpan, is_local: bool) -> Result<&'static str,
         Ok("local")
     } else if planned.items == ItemsAt::Nowhere {
         Err("its items were pruned".to_owned())
-    } else if planned.items == ItemsAt::Database && planned.items_present < count {
+    } else if !planned.has_all_items() {
         Err(format!("only {} of its {count} items are there", planned.items_present))
     } else if let Base::Gone(why) = &planned.base {
         Err(format!("the image that it starts from is gone, and {why}"))

@@ -64,6 +64,9 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
                     let _ = write!(text, "\n    not confirmed: the second replay failed, as {why}");
                 }
             }
+            if let Some(failure) = &divergence.failure {
+                let _ = write!(text, "\n    then: {failure}");
+            }
             if let Some(position) = report.stopped_at {
                 let _ = write!(text, "\n    the replay could not go on from position {position}");
             }
@@ -217,6 +220,7 @@ mod tests {
         let with = |findings: &Vec<Finding>, findings_total, repeat| Divergence {
             findings: findings.clone(),
             findings_total,
+            failure: None,
             repeat,
         };
         vec![

@@ -27,6 +27,14 @@ impl VatId {
         Self(text.into())
     }
 
+    /// Takes only what a kernel makes. It ends up in a worker's arguments and in what it is told, so nothing else will do.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('v')?;
+        let is_number = (1..=18).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| Self::new(text))
+    }
+
     /// The text, as it stands in the database.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -81,6 +89,14 @@ impl fmt::Display for SpanId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_kernels_ids_are_taken() {
+        assert_eq!(VatId::parse("v12"), Some(VatId::new("v12")));
+        for text in ["", "v", "12", "v1\"", "-v1", "v1\0", "v1111111111111111111"] {
+            assert_eq!(VatId::parse(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn vats_sort_by_number() {

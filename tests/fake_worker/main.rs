@@ -64,6 +64,10 @@ impl Worker {
                     self.heap.take(&command);
                     let tagged: serde_json::Value = serde_json::from_slice(&command[1..]).expect("json");
                     if tagged[0] == "setBundle" {
+                        if self.is("bad-set-bundle") {
+                            self.reply(0, "[garbage");
+                            continue;
+                        }
                         let ready =
                             if self.is("not-ready") { r#"["error","TypeError","no"]"# } else { r#"["dispatchReady"]"# };
                         self.reply(0, ready);
@@ -163,6 +167,8 @@ impl Worker {
             "unknown-query" => self.send(b"?[\"noise\"]"),
             "bad-meter" => self.send(b".noise\x01[\"ok\"]"),
             "bad-reply" => self.reply(1, "42"),
+            "no-meter" => self.send(b".[\"ok\",null]"),
+            "bad-syscall" => self.send(b"?[\"syscall\",%%%%]"),
             "uncaught" => self.send(b"!TypeError: no"),
             "close-pipes" => {
                 // SAFETY: closes a descriptor that this process does not use again.
@@ -175,6 +181,13 @@ impl Worker {
                     memory.push(vec![1_u8; 1 << 20]);
                     std::thread::sleep(Duration::from_millis(1));
                 }
+            }
+            "leave-a-stray" => {
+                // In a session of its own, with all descriptors that it can get.
+                let script = "exec /bin/sleep 20 <&3 >&4";
+                std::process::Command::new("/usr/bin/setsid").args(["/bin/sh", "-c", script]).spawn().expect("a child");
+                std::thread::sleep(Duration::from_millis(200));
+                std::process::exit(3);
             }
             "leave-a-child" => {
                 std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("a child");

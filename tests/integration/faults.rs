@@ -33,6 +33,7 @@ const TABLE: &[(&str, &str)] = &[
     ("signal-6", "diverged/worker_exit@3"),
     ("cut-message", "diverged/worker_exit@3"),
     ("leave-a-child", "diverged/worker_exit@3"),
+    ("leave-a-stray", "diverged/worker_exit@3"),
     // Trouble that says nothing about the record.
     ("exit-1", "failed/worker_io"),
     ("exit-2", "failed/worker_io"),
@@ -53,6 +54,9 @@ const TABLE: &[(&str, &str)] = &[
     ("unknown-query", "failed/worker_protocol"),
     ("bad-meter", "failed/worker_protocol"),
     ("bad-reply", "failed/worker_protocol"),
+    ("no-meter", "failed/worker_protocol"),
+    ("bad-syscall", "failed/worker_protocol"),
+    ("bad-set-bundle", "failed/worker_protocol"),
     ("wrong-size", "failed/worker_protocol"),
     ("close-pipes", "failed/worker_protocol"),
 ];
@@ -135,6 +139,32 @@ fn a_chain_goes_on_from_a_diverged_image_and_says_so() {
         let spans = run.lines("span");
         assert_eq!(spans[1]["base_unproved"] == true, unproved, "{directive}: {}", run.out);
         assert_eq!(spans[2]["base"], "chained");
+    }
+}
+
+/// A record whose parts do not fit together never verifies, though each of them has its hash.
+#[test]
+fn records_that_do_not_fit_together() {
+    let other = "0".repeat(64);
+    for (what, position, from, to, verdicts) in [
+        ("a load of another image", 6, "\"snapshotID\":\"", format!("\"snapshotID\":\"{}", &other[..4]), 1),
+        ("computrons left out", 8, ",\"metering\":", ",\"mattering\":".to_owned(), 1),
+        ("a snapshot that is called a shutdown", 10, "[\"save-snapshot\"]", "[\"shutdown-worker\"]".to_owned(), 1),
+        ("a load with a syscall", 6, "\"sc\":[]", r#""sc":[{"s":["exit"],"r":["ok",null]}]"#.to_owned(), 1),
+    ] {
+        let synthetic = synthetic::database();
+        let db = rusqlite::Connection::open(&synthetic.file).expect("open");
+        db.execute("UPDATE snapshots SET compressedSnapshot = NULL", []).expect("write");
+        db.close().expect("close");
+        synthetic::change_item(&synthetic.file, "v1", position, true, |item| {
+            let (before, after) = item.split_once(from).expect("such a text");
+            // A hash keeps its length.
+            let after = if what.contains("another image") { &after[4..] } else { after };
+            format!("{before}{to}{after}")
+        });
+        let run = verify(&synthetic, "ok", &["--vat", "v1"]);
+        assert_eq!(run.verdicts()[verdicts], "unverifiable/item_out_of_place", "{what}: {}{}", run.out, run.err);
+        assert_eq!((run.verdicts()[0].as_str(), run.code), ("verified", 4), "{what}: {}", run.out);
     }
 }
 
