@@ -90,7 +90,7 @@ fn every_fault_gets_its_verdict() {
                 "64",
             ],
         );
-        assert!(began.elapsed() < Duration::from_secs(60), "{directive} took {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(120), "{directive} took {:?}", began.elapsed());
         let found = run.verdicts().join(" ");
         let code = match verdict.split('/').next() {
             Some("verified") => 0,

@@ -31,16 +31,23 @@ const main = async () => {
     throw Error(`${options.out} has a database already: name another --out, or remove it first`);
   }
   mkdirSync(options.out, { recursive: true });
-  quieten(path.join(options.out, 'kernel.log'));
+  const spawn = quieten(path.join(options.out, 'kernel.log'));
   const bundles = await loadBundles(vatDirectory, options.bundleCache);
-  const kernel = await startKernel(options, bundles);
-  const told = options.live === undefined ? await play(kernel, options) : await live(kernel, options);
-  const vats = kernel.vats();
-  await kernel.stop();
-  const features = check(options, vats, told);
-  writeModel(options, { blocks: kernel.blocks(), vats, ...told, features });
+  const kernel = await startKernel(options, bundles, spawn);
+  let told;
+  try {
+    const { dead, testLogged } = options.live === undefined ? await play(kernel, options) : await live(kernel, options);
+    const counts = { ...kernel.watch.counts(), testLogged };
+    told = { dead, terminated: kernel.terminated(), vats: kernel.watch.vats(), failed: kernel.watch.failed(), counts };
+  } finally {
+    await kernel.stop();
+  }
+  const { roles, features } = check(options, told);
+  const vats = Object.fromEntries(Object.entries(roles).map(([name, { vatID }]) => [name, vatID]));
+  const { dead, terminated, failed } = told;
+  writeModel(options, { blocks: kernel.blocks(), vats, roles, terminated, dead, failed, features });
   if (!options.quiet) {
-    say(`${kernel.blocks()} blocks in ${path.join(options.out, 'agoric', 'swingstore.sqlite')}`);
+    say(`${kernel.blocks()} blocks, ${features.closedSpans} closed spans in ${options.out}`);
   }
 };
 

@@ -6,6 +6,8 @@ import { createRequire } from 'node:module';
 import { makeArchiveSnapshot, makeArchiveTranscript, openSwingStore } from '@agoric/swing-store';
 import { initializeSwingset, makeSwingsetController } from '@agoric/swingset-vat';
 
+import { makeWatch } from './watch.mjs';
+
 const tmp = createRequire(import.meta.url)('tmp');
 
 // A block ends after so many deliveries, as a chain's block ends when its time is up.
@@ -30,13 +32,17 @@ const storeOptions = ({ keep, out }) => {
   }
 };
 
-const kernelConfig = ({ snapshotInitial, snapshotInterval }, { vatBundles }) => {
-  const vat = (bundle, creationOptions) => ({ bundle: vatBundles[bundle], ...(creationOptions && { creationOptions }) });
+const kernelConfig = ({ snapshotInitial, snapshotInterval, relaxed }, { vatBundles }) => {
+  const vat = (bundle, creationOptions) => ({
+    bundle: vatBundles[bundle],
+    ...(creationOptions && { creationOptions }),
+  });
   return {
     defaultManagerType: 'xsnap',
-    defaultReapInterval: 4,
+    defaultReapInterval: 5,
     snapshotInitial,
     snapshotInterval,
+    relaxDurabilityRules: relaxed,
     bootstrap: 'bootstrap',
     bundles: Object.fromEntries(Object.entries(vatBundles).map(([name, bundle]) => [name, { bundle }])),
     vats: {
@@ -54,18 +60,23 @@ const kernelConfig = ({ snapshotInitial, snapshotInterval }, { vatBundles }) => 
   };
 };
 
-export const startKernel = async (options, bundles) => {
-  const store = openSwingStore(path.join(options.out, 'agoric'), storeOptions(options));
-  const { kernelStorage, hostStorage } = store;
+export const startKernel = async (options, bundles, spawn) => {
+  const { kernelStorage, hostStorage } = openSwingStore(path.join(options.out, 'agoric'), storeOptions(options));
+  const { kvStore } = kernelStorage;
+  const watch = makeWatch();
   let height = 0;
   await initializeSwingset(kernelConfig(options, bundles), [], kernelStorage, {
     kernelBundles: bundles.kernelBundles,
   });
   await hostStorage.commit();
-  const controller = await makeSwingsetController(kernelStorage, {}, {});
+  const controller = await makeSwingsetController(
+    kernelStorage,
+    {},
+    { kernelBundle: bundles.kernelBundles.kernel, slogSender: watch.slogSender, spawn },
+  );
   controller.pinVatRoot('bootstrap');
 
-  // What a terminated vat's clean-up may take of a block: false for nothing, true for all, or a small budget.
+  // What the clean-up of terminated vats may take of a block: false for nothing, true for all, or a small budget.
   let cleanup = true;
 
   const policy = () => {
@@ -85,46 +96,40 @@ export const startKernel = async (options, bundles) => {
     });
   };
 
-  const commitBlock = async () => {
+  const runBlock = async () => {
+    const ran = await controller.run(policy());
     height += 1;
     hostStorage.kvStore.set('host.height', `${height}`);
     await hostStorage.commit();
+    return ran;
   };
 
-  // As many blocks as it takes to come to rest, or just one.
-  const run = async ({ once = false } = {}) => {
-    let ran;
-    do {
-      ran = await controller.run(policy());
-      await commitBlock();
-    } while (ran > 0 && !once);
-  };
-
-  const vats = () => {
-    const { kvStore } = kernelStorage;
-    const ids = new Map();
-    for (const name of JSON.parse(kvStore.get('vat.names'))) ids.set(name, kvStore.get(`vat.name.${name}`));
-    for (const vatID of JSON.parse(kvStore.get('vat.dynamicIDs'))) {
-      ids.set(JSON.parse(kvStore.get(`${vatID}.options`)).name, vatID);
-    }
-    return ids;
-  };
-
-  const everSeen = new Map();
   return {
-    send: (method, ...args) => controller.queueToVatRoot('bootstrap', method, args, 'ignore'),
-    run: async how => {
-      await run(how);
-      for (const [name, vatID] of vats()) everSeen.set(name, vatID);
+    watch,
+    // The host can only address static vats: the others are reached through the bootstrap vat.
+    send: (name, method, ...args) => {
+      const isStatic = watch.vat(name).kind === 'static';
+      const [target, message, parts] = isStatic
+        ? [name, method, args]
+        : ['bootstrap', 'messageVat', [name, method, ...args]];
+      controller.queueToVatRoot(target, message, parts, 'ignore');
+    },
+    isAlive: name => {
+      const { kind, vatID } = watch.vat(name);
+      return kind === 'static' || JSON.parse(kvStore.get('vat.dynamicIDs')).includes(vatID);
+    },
+    runBlock,
+    // As many blocks as it takes to come to rest.
+    run: async () => {
+      while ((await runBlock()) > 0);
     },
     setCleanup: allowed => {
       cleanup = allowed;
     },
-    position: vatID => kernelStorage.transcriptStore.getCurrentSpanBounds(vatID).endPos,
-    terminated: () => JSON.parse(kernelStorage.kvStore.get('vats.terminated') || '[]'),
-    hasOptions: vatID => kernelStorage.kvStore.has(`${vatID}.options`),
-    vatIDOf: name => everSeen.get(name),
-    vats: () => Object.fromEntries(everSeen),
+    hasOptions: vatID => kvStore.has(`${vatID}.options`),
+    terminated: () => JSON.parse(kvStore.get('vats.terminated') || '[]'),
+    // Not to be asked for while a vat is partly cleaned up: the dump reads every vat's transcript.
+    testLogged: () => controller.dump().log.length,
     blocks: () => height,
     stop: async () => {
       await controller.shutdown();

@@ -2,10 +2,8 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
-export const writeModel = (options, model) => {
-  const { out, deliveries, snapshotInitial, snapshotInterval, keep, live } = options;
+export const writeModel = ({ out, bundleCache, quiet, ...options }, model) => {
   const file = path.join(out, 'lab.json');
-  const text = JSON.stringify({ options: { deliveries, snapshotInitial, snapshotInterval, keep, live }, ...model }, null, 2);
-  writeFileSync(`${file}.tmp`, `${text}\n`);
+  writeFileSync(`${file}.tmp`, `${JSON.stringify({ options, ...model }, null, 2)}\n`);
   renameSync(`${file}.tmp`, file);
 };

@@ -10,6 +10,7 @@ export const USAGE = `usage: node lab.mjs --out DIR [options]
   --snapshot-interval N  deliveries between two snapshots [12]
   --keep WHAT            everything; items (old snapshots are pruned); archives (all is pruned, but both archive
                          directories are written); nothing (all is pruned) [everything]
+  --relaxed              make the kernel with relaxed durability rules
   --live MS              after the set-up, commit a block each MS milliseconds until SIGTERM or SIGINT
   --bundles-only         only fill the bundle cache
   --bundle-cache DIR     where bundles are kept between runs [.cache beside this program]
@@ -31,9 +32,10 @@ export const parseOptions = (args, here) => {
       'snapshot-initial': { type: 'string', default: '3' },
       'snapshot-interval': { type: 'string', default: '12' },
       keep: { type: 'string', default: 'everything' },
+      relaxed: { type: 'boolean', default: false },
       live: { type: 'string' },
-      'bundle-cache': { type: 'string', default: path.join(here, '.cache') },
       'bundles-only': { type: 'boolean', default: false },
+      'bundle-cache': { type: 'string', default: path.join(here, '.cache') },
       quiet: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -48,6 +50,7 @@ export const parseOptions = (args, here) => {
     snapshotInitial: number('snapshot-initial', values['snapshot-initial']),
     snapshotInterval: number('snapshot-interval', values['snapshot-interval']),
     keep: values.keep,
+    relaxed: values.relaxed,
     live: values.live === undefined ? undefined : number('live', values.live),
     bundleCache: values['bundle-cache'],
     quiet: values.quiet,

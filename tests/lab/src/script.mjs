@@ -3,103 +3,126 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { say } from './output.mjs';
 
-const owner = n => `owner ${Math.floor(n / 40) % 2} é😀`;
+// An account is opened, and opened again, then closed.
+const owner = n => `owner ${Math.floor(n / 48) % 2} é😀`;
 
-// One after another, over and over: the daily business.
+// One after another, over and over: the daily business. What goes by way of the bootstrap vat makes messages and
+// notifications between vats.
 const BUSINESS = [
-  n => ['messageVat', 'upgraded', 'increment', `note ${n}`],
-  n => ['messageVat', 'collections', 'open', owner(n)],
-  () => ['messageVat', 'edges', 'strings'],
-  n => ['messageVat', 'messenger', 'round', `hello ${n}`],
-  n => ['messageVat', 'metered', 'increment', n],
-  () => ['messageVat', 'edges', 'numbers'],
-  () => ['messageVat', 'collections', 'list'],
-  n => ['messageVat', 'collections', 'open', owner(n)],
-  n => ['hold', 'messenger', 'makeToken', `token ${n}`],
-  n => ['messageVat', 'local', 'increment', n],
-  () => ['callDevice'],
-  n => ['messageVat', 'hoard', 'grow', 200 + n],
-  n => ['messageVat', 'breaks', 'increment', n],
-  () => ['release'],
-  n => ['messageVat', 'collections', 'close', owner(n)],
-  n => ['messageVat', 'metered', 'fail', n],
-  () => ['remember', 'collections', 'peer'],
-  () => ['disavow', 'disavower', 'peer'],
-  n => ['messageVat', 'disavower', 'count', n],
-  n => ['messageVat', 'kept', 'increment', n],
-  n => ['messageVat', 'partly', 'increment', n],
+  n => ['upgraded', 'increment', `note ${n}`],
+  n => ['collections', 'open', owner(n)],
+  () => ['edges', 'strings'],
+  n => ['messenger', 'round', `hello ${n}`],
+  n => ['metered', 'increment', n],
+  n => ['partly', 'increment', n],
+  () => ['edges', 'numbers'],
+  () => ['collections', 'list'],
+  n => ['bootstrap', 'hold', `token ${n}`, 'messenger', 'makeToken'],
+  n => ['local', 'increment', n],
+  n => ['breaks', 'increment', n],
+  () => ['bootstrap', 'callDevice'],
+  n => ['hoard', 'grow', 200 + n],
+  n => ['upgraded', 'increment', { n }],
+  n => ['collections', 'fill', n, n + 60],
+  n => ['bootstrap', 'hold', `account ${n}`, 'collections', 'open', owner(n)],
+  n => ['partly', 'increment', -n],
+  n => ['bootstrap', 'messageVat', 'metered', 'fail', n],
+  () => ['bootstrap', 'remember', 'collections', 'peer'],
+  () => ['bootstrap', 'release'],
+  () => ['bootstrap', 'disavow', 'disavower', 'peer'],
+  n => ['kept', 'increment', n],
+  n => ['collections', 'close', owner(n)],
+  n => ['disavower', 'count', n],
 ];
 
-const MORTALS = ['compute', 'stack', 'memory', 'leave'];
+// How a vat comes to its end, and the meter it needs for that.
+const ENDS = [['compute', 'unlimited'], ['meter', 20_000_000], ['stack'], ['memory'], ['quit'], ['leave']];
 
 const setUp = async kernel => {
   await kernel.run();
-  kernel.send('introduce', 'edges', 'echo');
-  kernel.send('introduce', 'messenger', 'peer');
-  for (const name of ['upgraded', 'breaks', 'kept', 'partly', 'gone']) kernel.send('createVat', name, 'counter');
-  kernel.send('createVat', 'metered', 'counter', { metered: true });
+  kernel.send('bootstrap', 'introduce', 'edges', 'echo');
+  kernel.send('bootstrap', 'introduce', 'messenger', 'peer');
+  for (const name of ['upgraded', 'breaks', 'kept', 'partly', 'gone']) {
+    kernel.send('bootstrap', 'createVat', name, 'counter', { vatParameters: { role: name, of: [1, -0, 'é'] } });
+    await kernel.run();
+  }
+  kernel.send('bootstrap', 'createVat', 'metered', 'counter', { computrons: 'unlimited' });
   await kernel.run();
 };
 
+// Where a vat is gone, its turn is skipped.
+const sendBusiness = (kernel, n) => {
+  const [name, ...message] = BUSINESS[n % BUSINESS.length](n);
+  if (kernel.isAlive(name)) kernel.send(name, ...message);
+};
+
+// A chain's blocks hold one message or several.
 const business = async (kernel, from, to) => {
   for (let n = from; n < to; n += 1) {
-    kernel.send(...BUSINESS[n % BUSINESS.length](n));
-    // A chain's blocks hold one message or several.
+    sendBusiness(kernel, n);
     if (n % 3 !== 1) await kernel.run();
   }
   await kernel.run();
 };
 
-// Vats that come to an end: what their last transcript position was before the delivery that killed them, and after it.
 const ends = async kernel => {
   const dead = {};
-  for (const how of MORTALS) {
+  kernel.send('bootstrap', 'createVat', 'stillborn', 'broken-upgrade');
+  await kernel.run();
+  for (const [how, computrons] of ENDS) {
     const name = `dies-${how}`;
-    kernel.send('createVat', name, 'mortal', { metered: how === 'compute' });
+    kernel.send('bootstrap', 'createVat', name, 'mortal', { computrons });
     await kernel.run();
     for (let n = 0; n < 5; n += 1) {
-      kernel.send('messageVat', name, 'live');
+      kernel.send(name, 'live');
       await kernel.run();
     }
-    const vatID = kernel.vatIDOf(name);
-    const before = kernel.position(vatID);
-    kernel.send('messageVat', name, how, 'as asked');
+    kernel.send(name, how, 'as asked');
     await kernel.run();
-    dead[name] = { vatID, how, before };
+    const { vatID } = kernel.watch.vat(name);
+    const { position: before, ...end } = kernel.watch.termination(vatID);
+    dead[name] = { how, before, ...end };
   }
   return dead;
+};
+
+// From here on no vat is cleaned up but one, and that one only in part.
+const terminate = async kernel => {
+  kernel.setCleanup(harden({ default: 3 }));
+  kernel.send('bootstrap', 'terminateVat', 'partly', 'cleaned up in part');
+  const { vatID } = kernel.watch.vat('partly');
+  do {
+    await kernel.runBlock();
+  } while (kernel.hasOptions(vatID));
+  kernel.setCleanup(false);
+  kernel.send('bootstrap', 'terminateVat', 'kept', 'not cleaned up');
+  await kernel.run();
 };
 
 export const play = async (kernel, { deliveries }) => {
   await setUp(kernel);
   const part = Math.ceil(deliveries / 5);
   await business(kernel, 0, part);
-  kernel.send('messageVat', 'edges', 'big', 1_200_000);
+  kernel.send('edges', 'big', 1_200_000);
+  kernel.send('upgraded', 'linger');
   await kernel.run();
-  kernel.send('upgradeVat', 'upgraded', 'counter-second');
-  kernel.send('upgradeVat', 'breaks', 'broken-upgrade');
+  kernel.send('bootstrap', 'upgradeVat', 'upgraded', 'counter-second');
+  kernel.send('bootstrap', 'upgradeVat', 'breaks', 'broken-upgrade');
   await kernel.run();
   await business(kernel, part, 2 * part);
-  kernel.send('terminateVat', 'gone', 'cleaned up at once');
+  kernel.send('bootstrap', 'terminateVat', 'gone', 'cleaned up at once');
   await kernel.run();
   await business(kernel, 2 * part, 3 * part);
-  kernel.send('upgradeVat', 'upgraded', 'counter-third');
-  kernel.send('createVat', 'late', 'collections');
+  kernel.send('bootstrap', 'upgradeVat', 'upgraded', 'counter-third');
+  kernel.send('bootstrap', 'createVat', 'late', 'collections');
   await kernel.run();
-  kernel.send('messageVat', 'late', 'open', 'late owner');
+  kernel.send('late', 'open', 'late owner');
   await business(kernel, 3 * part, 4 * part);
-  // From here on no vat is cleaned up but one, and that one only in part.
-  kernel.setCleanup(harden({ default: 3 }));
-  kernel.send('terminateVat', 'partly', 'cleaned up in part');
-  do {
-    await kernel.run({ once: true });
-  } while (kernel.hasOptions(kernel.vatIDOf('partly')));
-  kernel.setCleanup(false);
-  kernel.send('terminateVat', 'kept', 'not cleaned up');
-  await kernel.run();
+  const testLogged = kernel.testLogged();
+  await terminate(kernel);
   const dead = await ends(kernel);
   await business(kernel, 4 * part, deliveries);
-  return { dead, terminated: kernel.terminated() };
+  return { dead, testLogged };
 };
 
 export const live = async (kernel, { live: milliseconds, quiet }) => {
@@ -115,11 +138,11 @@ export const live = async (kernel, { live: milliseconds, quiet }) => {
   say('live');
   for (let n = 0; !stopping; n += 3) {
     const began = Date.now();
-    for (let m = n; m < n + 3; m += 1) kernel.send(...BUSINESS[m % BUSINESS.length](m));
-    await kernel.run({ once: true });
+    for (let m = n; m < n + 3; m += 1) sendBusiness(kernel, m);
+    await kernel.runBlock();
     if (!quiet) say(`block ${kernel.blocks()} took ${Date.now() - began} ms`);
     const rest = milliseconds - (Date.now() - began);
     if (rest > 0) await sleep(rest, undefined, { signal: wakeUp.signal }).catch(() => {});
   }
-  return { dead: {}, terminated: kernel.terminated() };
+  return { dead: {}, testLogged: kernel.testLogged() };
 };

@@ -24,10 +24,12 @@ export function buildRootObject(vatPowers) {
       }
     },
 
-    async createVat(name, bundleName, { metered = false, vatParameters = {} } = {}) {
+    // `computrons`: how many the vat's meter holds, or 'unlimited' (each delivery's are limited then too).
+    async createVat(name, bundleName, { computrons, vatParameters = {} } = {}) {
       const bundleCap = await E(admin).getNamedBundleCap(bundleName);
-      const meter = metered ? await E(admin).createUnlimitedMeter() : undefined;
-      const options = { name, vatParameters, ...(meter && { meter }) };
+      const options = { name, vatParameters };
+      if (computrons === 'unlimited') options.meter = await E(admin).createUnlimitedMeter();
+      else if (computrons) options.meter = await E(admin).createMeter(BigInt(computrons), 0n);
       const { root, adminNode } = await E(admin).createVat(bundleCap, options);
       E(adminNode)
         .done()
@@ -55,14 +57,19 @@ export function buildRootObject(vatPowers) {
       return E(rootOf(name)).meet(rootOf(other));
     },
 
-    // A call that the kernel answers at once, from a device.
+    // Calls that the kernel answers at once, from a device: one well, one with an error.
     async callDevice() {
       const bundleCap = await E(admin).getNamedBundleCap('counter');
+      try {
+        D(vatAdminDevice).getMeter('none such');
+      } catch (error) {
+        console.log('the device refused:', error);
+      }
       return D(bundleCap).getBundleID();
     },
 
-    async hold(name, method, key) {
-      held.set(key, await E(rootOf(name))[method]());
+    async hold(key, name, method, ...args) {
+      held.set(key, await E(rootOf(name))[method](...args));
     },
 
     // The one vat only recognizes the token that the other one made: it is told when the token is retired.

@@ -16,6 +16,10 @@ export function buildRootObject(vatPowers, _parameters, baggage) {
       testLog(`count ${count}`);
       return [count, product, 'first'];
     },
+    // Still unresolved when the vat is upgraded: the kernel rejects it then.
+    linger() {
+      return new Promise(() => {});
+    },
     fail(why) {
       throw Error(`asked to fail: ${why}`);
     },

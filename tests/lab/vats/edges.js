@@ -1,4 +1,5 @@
-// Values at the edges: every kind of Unicode, numbers that print in odd ways, and messages of more than 1 MB.
+// Values at the edges: every kind of Unicode, numbers that print in odd ways (-0 is among them, though it becomes 0 in
+// the kernel's data), and messages of more than 1 MB.
 import { E, Far } from '@endo/far';
 
 const STRINGS = harden([
@@ -11,7 +12,20 @@ const STRINGS = harden([
   'é and e\u0301 and \ufeff and \ufffd',
   'quotes " \\ / and \t\r\n',
 ]);
-const NUMBERS = harden([-0, 0, NaN, Infinity, -Infinity, 2 ** 53, 2 ** 53 - 1, -(2 ** 53), 1e21, 1e-7, 5e-324, 0.1 + 0.2]);
+const NUMBERS = harden([
+  -0,
+  0,
+  NaN,
+  Infinity,
+  -Infinity,
+  2 ** 53,
+  2 ** 53 - 1,
+  -(2 ** 53),
+  1e21,
+  1e-7,
+  5e-324,
+  0.1 + 0.2,
+]);
 
 export function buildRootObject(_vatPowers, _parameters, baggage) {
   let other;
