@@ -246,7 +246,8 @@ impl LiveKernel {
         let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
         let mut child = Command::new("node")
             .arg(lab.join("lab.mjs"))
-            .args(["--live", "200", "--out", text(out)])
+            // Relaxed, so that real workers are told both values of that option.
+            .args(["--live", "200", "--relaxed", "--out", text(out)])
             .stdout(Stdio::piped())
             // Its workers complain when it is killed under them.
             .stderr(Stdio::null())
