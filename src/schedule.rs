@@ -304,12 +304,12 @@ fn replay_and_judge(
     if once.findings.is_empty() {
         return judge(once, report);
     }
-    if once.is_out_of_memory {
+    if once.is_out_of_memory && once.findings_total == 1 {
         // It may have been the machine that was short of it, and us who took it. Alone, and with nothing held, it counts.
         let alone = context.memory.write().unwrap_or_else(PoisonError::into_inner);
         let again = replay(span, start);
         drop(alone);
-        if again.findings.is_empty() {
+        if again.findings.is_empty() && again.is_complete {
             tracing::warn!("{}: a worker ended for want of memory, and not when it ran alone", span.id);
             return judge(again, report);
         }

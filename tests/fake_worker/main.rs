@@ -166,6 +166,13 @@ impl Worker {
             "unknown-message" => self.send(b"xyz"),
             "unknown-query" => self.send(b"?[\"noise\"]"),
             "bad-meter" => self.send(b".noise\x01[\"ok\"]"),
+            "short-of-memory-once" => {
+                let mark = std::env::args().next().expect("a program") + ".was-short";
+                if !Path::new(&mark).exists() {
+                    File::create(mark).expect("create");
+                    std::process::exit(11);
+                }
+            }
             "bad-reply" => self.reply(1, "42"),
             "no-meter" => self.send(b".[\"ok\",null]"),
             "bad-syscall" => self.send(b"?[\"syscall\",%%%%]"),
