@@ -197,9 +197,10 @@ fn findings(
     let mut gap: (Vec<usize>, Vec<usize>) = Default::default();
     let mut close = |gap: &mut (Vec<usize>, Vec<usize>), is_last: bool| {
         let pairs = gap.0.len().min(gap.1.len());
-        for (from, to) in gap.0.iter().zip(&gap.1) {
-            found.push((*from, *to));
-        }
+        // Only where there was too much to align can a pair be equal.
+        found.extend(
+            gap.0.iter().copied().zip(gap.1.iter().copied()).filter(|(from, to)| recorded[*from].1 != replayed[*to].1),
+        );
         if !(is_last && ended) {
             missing.extend(gap.0.drain(pairs..));
         }
