@@ -97,7 +97,6 @@ impl Worker {
                 "missing-syscall" => drop(syscalls.remove(1)),
                 "swapped-syscalls" => syscalls.swap(0, 2),
                 "unanswerable" => syscalls[0] = r#"["vatstoreGet","unknown"]"#.to_owned(),
-                "endless-syscalls" => syscalls = vec![r#"["vatstoreDelete","again"]"#.to_owned(); 1_000_000],
                 "computrons" => cost += 1,
                 "error-status" => status = "error",
                 "wrong-hash" => self.heap.take(b"something else"),
