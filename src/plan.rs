@@ -328,14 +328,7 @@ mod tests {
             let row = SpanRow { id, hash: None, is_current: false, incarnation: *incarnation };
             survey.spans.push((row, if *has_items { end - start } else { 0 }));
             let position = end - 1;
-            let row = SnapshotRow {
-                vat: vat.clone(),
-                position,
-                in_use: false,
-                hash: None,
-                bytes: None,
-                has_image: *has_image,
-            };
+            let row = SnapshotRow { vat: vat.clone(), position, hash: None, bytes: None, has_image: *has_image };
             survey.snapshots.insert((vat.clone(), position), row);
         }
         survey

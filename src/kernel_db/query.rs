@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
     /// When SQLite fails.
     pub fn snapshots(&self) -> rusqlite::Result<Vec<SnapshotRow>> {
         let mut statement = self.db.prepare(
-            "SELECT vatID, snapPos, inUse, hash, compressedSnapshot IS NOT NULL, uncompressedSize FROM snapshots ORDER BY vatID, snapPos",
+            "SELECT vatID, snapPos, hash, compressedSnapshot IS NOT NULL, uncompressedSize FROM snapshots ORDER BY vatID, snapPos",
         )?;
         let rows = statement.query_map([], |row| Ok(snapshot_row(row)))?;
         rows.filter_map(Result::transpose).collect()
@@ -267,10 +267,9 @@ fn snapshot_row(row: &Row<'_>) -> Option<SnapshotRow> {
     Some(SnapshotRow {
         vat: VatId::new(text_of(row.get_ref(0).ok()?)?),
         position: position(row.get_ref(1).ok()?)?,
-        in_use: !matches!(row.get_ref(2).ok()?, ValueRef::Null),
-        hash: text_of(row.get_ref(3).ok()?).and_then(|text| Hash256::parse(&text)),
-        has_image: row.get(4).ok()?,
-        bytes: position(row.get_ref(5).ok()?),
+        hash: text_of(row.get_ref(2).ok()?).and_then(|text| Hash256::parse(&text)),
+        has_image: row.get(3).ok()?,
+        bytes: position(row.get_ref(4).ok()?),
     })
 }
 

@@ -24,8 +24,6 @@ pub struct SnapshotRow {
     pub vat: VatId,
     /// Position of the `save-snapshot` item.
     pub position: Position,
-    /// Whether the vat's current span starts from it.
-    pub in_use: bool,
     /// sha256 of the uncompressed image; `None` when the column holds something else.
     pub hash: Option<Hash256>,
     /// Size of the uncompressed image; imported rows may have none.

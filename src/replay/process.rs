@@ -27,9 +27,8 @@ use crate::image::IMAGE_BYTES_MAX;
 
 /// How long a worker that closed its pipe may take to end.
 const END_GRACE: Duration = Duration::from_secs(5);
-/// The descriptors that a worker is given are set up from above this one.
-const LAST_WORKER_FD: RawFd = 8;
-const FIRST_FREE_FD: u32 = 9;
+/// The first descriptor that a worker is not given; those that it is given are set up from above.
+const FIRST_FREE_FD: RawFd = 9;
 
 /// A worker's process. Ends with this value, with all that it may have started.
 #[derive(Debug)]
@@ -94,7 +93,7 @@ impl Process {
         // Copies above the range that they go to, so that none is overwritten before it is copied.
         let copies = sources
             .iter()
-            .map(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, LAST_WORKER_FD + 1)?))
+            .map(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE_FD)?))
             .collect::<io::Result<Vec<OwnedFd>>>()?;
 
         let mut command = Command::new(program);
@@ -198,7 +197,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 static LOW_DESCRIPTORS: LazyLock<Vec<OwnedFd>> = LazyLock::new(|| {
     let mut kept = Vec::new();
     while let Ok(fd) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        if fd.as_raw_fd() > LAST_WORKER_FD {
+        if fd.as_raw_fd() >= FIRST_FREE_FD {
             break;
         }
         kept.push(fd);
@@ -233,7 +232,7 @@ fn prepare(command: &mut Command, copies: Vec<RawFd>, resources: [(libc::__rlimi
         // SAFETY: no memory is involved; marks all further descriptors to be closed by exec, and not now, as `Command`
         // still has a use for one of them.
         // Before Linux 5.11 there is no such call; all that this program opens is marked already.
-        unsafe { libc::close_range(FIRST_FREE_FD, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+        unsafe { libc::close_range(FIRST_FREE_FD.cast_unsigned(), u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
         // SAFETY: a new process is no group leader, which is all that setsid asks.
         check(unsafe { libc::setsid() })?;
         // SAFETY: a signal number is all that it takes.

@@ -118,7 +118,7 @@ impl Worker {
         let Self { process, commands, .. } = self;
         match process.awaiting(|| write_netstring(commands, parts)) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.ended()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(end_of(process)),
             Err(error) => Err(error.into()),
         }
     }
@@ -128,7 +128,6 @@ impl Worker {
     /// # Errors
     /// When the worker is gone or says what no worker says.
     pub fn receive(&mut self) -> Result<FromWorker<'_>, WorkerError> {
-        // The reader is split off so that its end can be looked into without it.
         let Self { process, replies, .. } = self;
         match process.awaiting(|| replies.next()) {
             Ok(message) => Ok(message::parse(message)?),
@@ -146,10 +145,6 @@ impl Worker {
     /// When there is none, or it is too large.
     pub fn take_image(&mut self) -> Result<Image, ImageError> {
         self.save.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?.finish()
-    }
-
-    fn ended(&mut self) -> WorkerError {
-        end_of(&mut self.process)
     }
 }
 

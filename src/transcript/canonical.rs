@@ -28,12 +28,6 @@ pub enum CanonicalError {
     TooDeep,
 }
 
-/// Whether two JSON texts are the same value. The same bytes always are; what is not JSON equals nothing else.
-#[must_use]
-pub fn same(one: &str, other: &str) -> bool {
-    one == other || matches!((canonical(one), canonical(other)), (Ok(one), Ok(other)) if one == other)
-}
-
 /// The canonical form of a JSON text.
 ///
 /// # Errors
@@ -141,6 +135,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Whether two texts are the same value; what is not JSON equals nothing.
+    fn same(one: &str, other: &str) -> bool {
+        matches!((canonical(one), canonical(other)), (Ok(one), Ok(other)) if one == other)
+    }
 
     #[test]
     fn the_same_value_in_other_words() {

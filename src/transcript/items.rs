@@ -33,12 +33,6 @@ impl Items {
         self.ends.is_empty()
     }
 
-    /// Bytes of text in all.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.text.len()
-    }
-
     /// The span hash of these items.
     #[must_use]
     pub fn hash(&self) -> Hash256 {
@@ -63,6 +57,6 @@ mod tests {
             items.push(text.as_bytes());
         }
         assert_eq!(items.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
-        assert_eq!((items.len(), items.bytes()), (3, 8));
+        assert_eq!((items.len(), items.is_empty()), (3, false));
     }
 }
