@@ -21,11 +21,12 @@ pub struct Archives {
     snapshots: Option<Directory>,
 }
 
-/// A directory and the names in it when it was listed.
+/// A directory.
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
-    names: HashSet<String>,
+    /// The names in it when it was listed; `None` where each is looked for when it is asked for.
+    names: Option<HashSet<String>>,
 }
 
 /// Why an archive can't be used.
@@ -45,11 +46,14 @@ impl Directory {
                 names.insert(name);
             }
         }
-        Ok(Self { path: path.to_owned(), names })
+        Ok(Self { path: path.to_owned(), names: Some(names) })
     }
 
     fn has(&self, name: &str) -> bool {
-        self.names.contains(name)
+        match &self.names {
+            Some(names) => names.contains(name),
+            None => self.path.join(name).is_file(),
+        }
     }
 }
 
@@ -63,6 +67,26 @@ impl Archives {
             transcripts: transcripts.map(Directory::list).transpose()?,
             snapshots: snapshots.map(Directory::list).transpose()?,
         })
+    }
+
+    /// Directories that the node goes on writing to: what is in them is looked up as it is asked for.
+    #[must_use]
+    pub fn growing(transcripts: Option<&Path>, snapshots: Option<&Path>) -> Self {
+        let directory = |path: &Path| Directory { path: path.to_owned(), names: None };
+        Self { transcripts: transcripts.map(directory), snapshots: snapshots.map(directory) }
+    }
+
+    /// Why a directory can't be used, for each that can't be listed now.
+    #[must_use]
+    pub fn faults(&self) -> Vec<ArchiveError> {
+        let directories = [&self.transcripts, &self.snapshots].into_iter().flatten();
+        directories.filter_map(|directory| Directory::list(&directory.path).err()).collect()
+    }
+
+    /// Whether a directory for transcripts is known, and one for snapshots.
+    #[must_use]
+    pub fn are_given(&self) -> (bool, bool) {
+        (self.transcripts.is_some(), self.snapshots.is_some())
     }
 
     /// Whether there is a file for a span.

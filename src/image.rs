@@ -102,6 +102,24 @@ impl Image {
         self.bytes
     }
 
+    /// Writes the image somewhere. The offset that workers read at is not touched.
+    ///
+    /// # Errors
+    /// When it can't be read or written.
+    pub fn copy_to(&self, to: &mut impl Write) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        let mut offset = 0;
+        while offset < self.bytes {
+            let read = self.file.read_at(&mut chunk, offset)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            to.write_all(&chunk[..read])?;
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
     /// The file for a worker to read, at its start.
     ///
     /// The offset is shared with every process that has the file, so one worker at a time may read it.

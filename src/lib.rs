@@ -12,13 +12,20 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod capture;
 pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod http;
 pub mod image;
 pub mod kernel_db;
+pub mod metrics;
+pub mod neighbour;
 pub mod plan;
 pub mod replay;
 pub mod report;
 pub mod schedule;
 pub mod span;
+pub mod store;
 pub mod transcript;
 pub mod verdict;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::archive::Archives;
+use crate::capture::Captures;
 use crate::kernel_db::{DbError, KernelDb, SnapshotRow, SpanRow, VatOptions, WorkerType};
 use crate::transcript::{Hash256, Position, VatId};
 
@@ -126,6 +127,8 @@ pub enum ItemsAt {
     Database,
     /// In a file of the transcript archive.
     Archive,
+    /// Among our own copies, up to a position (one past the last), which may be before the span's end.
+    Captured(Position),
     /// Pruned.
     Nowhere,
 }
@@ -141,6 +144,8 @@ pub enum Base {
         in_database: bool,
         /// The snapshot archive has it.
         in_archive: bool,
+        /// It is among our own copies.
+        is_captured: bool,
         /// The hash in the row of `snapshots`, if there is one.
         row_hash: Option<Hash256>,
         /// The size in that row.
@@ -158,6 +163,7 @@ impl Base {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Blank => "blank",
+            Self::Recorded { in_database: false, in_archive: false, .. } => "captured",
             Self::Recorded { .. } => "recorded",
             Self::Chained => "chained",
             Self::Gone(_) => "missing",
@@ -192,6 +198,7 @@ impl PlannedSpan {
         match self.items {
             ItemsAt::Database => self.items_present == count,
             ItemsAt::Archive => true,
+            ItemsAt::Captured(to) => to == self.row.id.end,
             ItemsAt::Nowhere => false,
         }
     }
@@ -208,7 +215,7 @@ pub type Unit = Vec<PlannedSpan>;
 
 /// Plans the replay of all closed spans that are asked for.
 #[must_use]
-pub fn plan(survey: &Survey, archives: &Archives, selection: &Selection) -> Vec<Unit> {
+pub fn plan(survey: &Survey, archives: &Archives, captures: &Captures, selection: &Selection) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
     for (index, (row, items_present)) in survey.spans.iter().enumerate() {
         if row.is_current {
@@ -221,13 +228,15 @@ pub fn plan(survey: &Survey, archives: &Archives, selection: &Selection) -> Vec<
             ItemsAt::Database
         } else if archives.has_items(&row.id) {
             ItemsAt::Archive
+        } else if let Some(to) = captures.captured_to(&row.id) {
+            ItemsAt::Captured(to)
         } else if *items_present > 0 {
             ItemsAt::Database
         } else {
             ItemsAt::Nowhere
         };
         let last = units.last().and_then(|unit| unit.last());
-        let base = base(survey, archives, row, begins, last.filter(|last| follows(&last.row, row)));
+        let base = base(survey, archives, captures, row, begins, last.filter(|last| follows(&last.row, row)));
         let planned = PlannedSpan {
             ends: ends(survey, row, after),
             items_present: *items_present,
@@ -275,7 +284,14 @@ fn ends(survey: &Survey, row: &SpanRow, after: Option<&SpanRow>) -> Option<&'sta
     }
 }
 
-fn base(survey: &Survey, archives: &Archives, row: &SpanRow, begins: Begins, before: Option<&PlannedSpan>) -> Base {
+fn base(
+    survey: &Survey,
+    archives: &Archives,
+    captures: &Captures,
+    row: &SpanRow,
+    begins: Begins,
+    before: Option<&PlannedSpan>,
+) -> Base {
     if begins == Begins::Initialize {
         return Base::Blank;
     }
@@ -283,10 +299,11 @@ fn base(survey: &Survey, archives: &Archives, row: &SpanRow, begins: Begins, bef
     let snapshot = survey.snapshots.get(&(row.id.vat.clone(), position));
     let in_database = snapshot.is_some_and(|snapshot| snapshot.has_image);
     let in_archive = archives.has_image(&row.id.vat, position);
-    if in_database || in_archive {
-        let row_hash = snapshot.and_then(|snapshot| snapshot.hash);
+    let row_hash = snapshot.and_then(|snapshot| snapshot.hash);
+    let is_captured = row_hash.is_some_and(|hash| captures.has_image(hash));
+    if in_database || in_archive || is_captured {
         let row_bytes = snapshot.and_then(|snapshot| snapshot.bytes);
-        return Base::Recorded { in_database, in_archive, row_hash, row_bytes };
+        return Base::Recorded { in_database, in_archive, is_captured, row_hash, row_bytes };
     }
     match before {
         None => Base::Gone("the span before it is not in the database".to_owned()),
@@ -335,7 +352,7 @@ mod tests {
     }
 
     fn bases(survey: &Survey, selection: &Selection) -> Vec<Vec<&'static str>> {
-        let units = plan(survey, &Archives::default(), selection);
+        let units = plan(survey, &Archives::default(), &Captures::default(), selection);
         units.iter().map(|unit| unit.iter().map(|planned| planned.base.label()).collect()).collect()
     }
 
@@ -380,7 +397,7 @@ mod tests {
             (12, 15, 1, true, false),
         ]);
         let selection = Selection { positions: Some((5, 6)), ..Selection::default() };
-        let units = plan(&survey, &Archives::default(), &selection);
+        let units = plan(&survey, &Archives::default(), &Captures::default(), &selection);
         let asked: Vec<Vec<bool>> =
             units.iter().map(|unit| unit.iter().map(|planned| planned.is_asked).collect()).collect();
         assert_eq!(asked, [[false, true]]);

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 use crate::archive::Archives;
+use crate::capture::Captures;
 use crate::image::Image;
 use crate::kernel_db::KernelDb;
 use crate::plan::{Base, Begins, PlannedSpan, Survey, Unit};
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram, replay};
 use crate::span::{Beginning, Span, SpanText, blank_beginning, recorded_image};
 use crate::transcript::{Hash256, Position, SpanId};
-use crate::verdict::{Divergence, Failure, NotApplicable, Repeat, Unverifiable, Verdict};
+use crate::verdict::{Divergence, Failure, NotApplicable, Partial, Repeat, Unverifiable, Verdict};
 
 /// What all replays of a run have in common.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Context<'a> {
     pub db: &'a KernelDb,
     /// Its archives.
     pub archives: &'a Archives,
+    /// Our own copies of what it has deleted.
+    pub captures: &'a Captures,
     /// What is in it.
     pub survey: &'a Survey,
     /// The workers to replay with, each span with each.
@@ -37,7 +40,7 @@ pub struct Context<'a> {
     /// What workers are held to.
     pub limits: &'a Limits,
     /// Shared by all replays, but for one that must have the machine's memory to itself.
-    pub memory: RwLock<()>,
+    pub memory: &'a RwLock<()>,
 }
 
 /// What came of one span with one worker.
@@ -71,19 +74,29 @@ pub struct SpanReport {
     pub is_hash_compared: bool,
     /// Where the replay could not go on, if it did not come to the end.
     pub stopped_at: Option<Position>,
+    /// The size of the image that it saved, in bytes.
+    pub image_bytes: Option<u64>,
     /// How long it took.
     pub took: Duration,
 }
 
 /// What a replay leaves for the span after it.
-#[derive(Default)]
-struct Handover {
+#[derive(Debug, Default)]
+pub struct Handover {
     start: Position,
     verdict: &'static str,
     /// The hash of the snapshot at its end, as recorded.
     saves: Option<Hash256>,
     /// The image that the replay gave, whatever its hash.
     image: Option<Image>,
+}
+
+impl Handover {
+    /// The image at the end of the span, if it is the recorded one.
+    #[must_use]
+    pub fn recorded_image(&self) -> Option<&Image> {
+        self.image.as_ref().filter(|image| Some(image.hash()) == self.saves)
+    }
 }
 
 /// Replays all units with all workers and hands each report to `report`, in the order of the plan: unit by unit, for
@@ -168,12 +181,14 @@ fn run_unit<'a>(context: &'a Context<'_>, unit: &'a Unit, worker: usize) -> impl
     let mut handover: Option<Handover> = None;
     unit.iter().map(move |planned| {
         let (report, leaves) = run_span(context, planned, worker, handover.as_ref());
-        handover = Some(Handover { start: report.id.start, verdict: report.verdict.label(), ..leaves });
+        handover = Some(leaves);
         report
     })
 }
 
-fn run_span(
+/// Replays one span; `handover` is what the span before it left, if that is of the same unit.
+#[must_use]
+pub fn run_span(
     context: &Context<'_>,
     planned: &PlannedSpan,
     worker: usize,
@@ -200,6 +215,7 @@ fn run_span(
         syscalls: 0,
         is_hash_compared: false,
         stopped_at: None,
+        image_bytes: None,
         took: Duration::ZERO,
     };
     let mut leaves = Handover::default();
@@ -211,6 +227,8 @@ fn run_span(
         Err(_) => Verdict::Failed(Failure::System("spanwatch has a bug: please report what it printed".to_owned())),
     };
     report.took = began.elapsed();
+    report.image_bytes = leaves.image.as_ref().map(Image::bytes);
+    (leaves.start, leaves.verdict) = (report.id.start, report.verdict.label());
     (report, leaves)
 }
 
@@ -232,10 +250,10 @@ fn verify(
     }
     let options =
         context.survey.options_of(&id.vat).map_err(|error| Verdict::Unverifiable(Unverifiable::Options(error)))?;
-    let text = SpanText::load(context.db, context.archives, planned)?;
+    let text = SpanText::load(context.db, context.archives, context.captures, planned)?;
     let items = text.parse().map_err(Verdict::Unverifiable)?;
     report.begins = items.first().map(|(_, item)| item.kind.name());
-    let span = Span::new(planned, &items)?;
+    let span = Span::new(planned, &items, text.is_whole())?;
     report.ends = Some(span.ends);
 
     let own_image;
@@ -247,7 +265,7 @@ fn verify(
         Some(recorded) => match (&planned.base, handover) {
             (Base::Chained, Some(handover)) => chained(handover, id, recorded, report)?,
             (Base::Recorded { .. }, _) => {
-                own_image = recorded_image(context.db, context.archives, planned, recorded)?;
+                own_image = recorded_image(context.db, context.archives, context.captures, planned, recorded)?;
                 Beginning::Image(&own_image)
             }
             (Base::Gone(why), _) => return Err(Verdict::Unverifiable(Unverifiable::BaseGone(why.clone()))),
@@ -302,7 +320,7 @@ fn replay_and_judge(
         replay(span, start)
     };
     if once.findings.is_empty() {
-        return judge(once, report);
+        return judge(span, once, report);
     }
     if once.is_out_of_memory && once.findings_total == 1 {
         // It may have been the machine that was short of it, and us who took it. Alone, and with nothing held, it counts.
@@ -311,29 +329,37 @@ fn replay_and_judge(
         drop(alone);
         if again.findings.is_empty() && again.is_complete {
             tracing::warn!("{}: a worker ended for want of memory, and not when it ran alone", span.id);
-            return judge(again, report);
+            return judge(span, again, report);
         }
-        return diverged(once, again, report);
+        return diverged(span, once, again, report);
     }
     let again = {
         let _beside_others = shared();
         replay(span, start)
     };
-    diverged(once, again, report)
+    diverged(span, once, again, report)
 }
 
 /// Of a replay without a finding.
-fn judge(replay: Replay, report: &mut SpanReport) -> (Verdict, Option<Image>) {
+fn judge(span: &Span<'_>, replay: Replay, report: &mut SpanReport) -> (Verdict, Option<Image>) {
     tell(&replay, report);
-    let verdict = match replay.failure {
-        Some(failure) => Verdict::Failed(failure),
-        None if replay.is_complete => Verdict::Verified,
-        None => Verdict::Failed(Failure::System("the replay stopped without a reason: please report this".to_owned())),
+    let verdict = match (replay.failure, partial(span)) {
+        (Some(failure), _) => Verdict::Failed(failure),
+        (None, Some(partial)) if replay.is_complete => Verdict::Partial(partial),
+        (None, None) if replay.is_complete => Verdict::Verified,
+        (None, _) => {
+            Verdict::Failed(Failure::System("the replay stopped without a reason: please report this".to_owned()))
+        }
     };
     (verdict, replay.image)
 }
 
-fn diverged(once: Replay, again: Replay, report: &mut SpanReport) -> (Verdict, Option<Image>) {
+/// Set where the end of the span could not be seen.
+fn partial(span: &Span<'_>) -> Option<Partial> {
+    (span.seen_to < span.id.end).then_some(Partial { seen_to: span.seen_to, end: span.id.end })
+}
+
+fn diverged(span: &Span<'_>, once: Replay, again: Replay, report: &mut SpanReport) -> (Verdict, Option<Image>) {
     tell(&once, report);
     // Whichever replay gave the recorded image: the spans after this one go on from that.
     let recorded = |replay: &Replay| replay.is_image_recorded;
@@ -341,7 +367,8 @@ fn diverged(once: Replay, again: Replay, report: &mut SpanReport) -> (Verdict, O
     let image = if again_is_better { again.image } else { once.image };
     let failure = once.failure.as_ref().map(Failure::to_string);
     let Replay { findings, findings_total, .. } = once;
-    (Verdict::Diverged(Divergence { findings, findings_total, failure, repeat }), image)
+    let partial = partial(span);
+    (Verdict::Diverged(Divergence { findings, findings_total, failure, repeat, partial }), image)
 }
 
 fn tell(replay: &Replay, report: &mut SpanReport) {

@@ -5,9 +5,11 @@
 
 use crate::archive::Archives;
 use crate::bundle;
+use crate::capture::Captures;
 use crate::image::{Image, ImageError};
 use crate::kernel_db::{DbError, ItemsRead, KernelDb, VatOptions};
 use crate::plan::{Base, ItemsAt, PlannedSpan};
+use crate::store::StoreError;
 use crate::transcript::{DeliveryKind, Hash256, Item, Items, Position, SpanId};
 use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};
 
@@ -17,6 +19,8 @@ pub struct SpanText {
     /// Vat and bounds.
     pub id: SpanId,
     items: Items,
+    /// Whether the end of the span is among them.
+    is_whole: bool,
 }
 
 /// A span's items, sliced and in an order in which a kernel writes them.
@@ -30,8 +34,10 @@ pub struct Span<'a> {
     pub deliveries: &'a [(Position, Item<'a>)],
     /// The snapshot at the end, if it ends with one.
     pub saves: Option<Hash256>,
-    /// The kind of the last item, or `termination` where the span was closed as it was.
+    /// The kind of the last item, or `termination` where the span was closed as it was; `unseen` where the end is missing.
     pub ends: &'static str,
+    /// Where what is there of it ends; the span's own end unless its last items are missing.
+    pub seen_to: Position,
 }
 
 /// What a worker is given before the first delivery.
@@ -53,7 +59,12 @@ impl SpanText {
     ///
     /// # Errors
     /// The verdict, when they are not to be had or not what was recorded.
-    pub fn load(db: &KernelDb, archives: &Archives, planned: &PlannedSpan) -> Result<Self, Verdict> {
+    pub fn load(
+        db: &KernelDb,
+        archives: &Archives,
+        captures: &Captures,
+        planned: &PlannedSpan,
+    ) -> Result<Self, Verdict> {
         let id = &planned.row.id;
         let recorded =
             planned.row.hash.ok_or(Verdict::Unverifiable(Unverifiable::SpanRow("its hash is not a sha256 in hex")))?;
@@ -68,9 +79,26 @@ impl SpanText {
                 Err(fault) => return Err(Verdict::Unverifiable(fault)),
             },
             ItemsAt::Archive => archives.items(id, recorded)?,
+            ItemsAt::Captured(to) => {
+                let items = captures.items(id)?;
+                let is_whole = items.len() as u64 == id.end - id.start;
+                if (items.len() as u64) < to - id.start || items.len() as u64 > id.end - id.start {
+                    return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned));
+                }
+                if is_whole && items.hash() != recorded {
+                    return Err(Verdict::Unverifiable(Unverifiable::SpanHash { recorded, found: items.hash() }));
+                }
+                return Ok(Self { id: id.clone(), items, is_whole });
+            }
             ItemsAt::Nowhere => return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned)),
         };
-        Ok(Self { id: id.clone(), items })
+        Ok(Self { id: id.clone(), items, is_whole: true })
+    }
+
+    /// Whether the end of the span is there.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Slices the items.
@@ -106,7 +134,7 @@ impl<'a> Span<'a> {
     ///
     /// # Errors
     /// When they are not, or there is nothing to replay.
-    pub fn new(planned: &'a PlannedSpan, items: &'a [(Position, Item<'a>)]) -> Result<Self, Verdict> {
+    pub fn new(planned: &'a PlannedSpan, items: &'a [(Position, Item<'a>)], is_whole: bool) -> Result<Self, Verdict> {
         let id = &planned.row.id;
         let shape = |position, what: String| Verdict::Unverifiable(Unverifiable::Shape { position, what });
         let Some(((first_position, first), mut deliveries)) = items.split_first() else {
@@ -125,7 +153,7 @@ impl<'a> Span<'a> {
             }
         }
         let mut saves = None;
-        let mut ends = "termination";
+        let mut ends = if is_whole { "termination" } else { "unseen" };
         if let Some(((_, last), rest)) = deliveries.split_last() {
             match last.kind {
                 DeliveryKind::SaveSnapshot { image } => {
@@ -150,13 +178,18 @@ impl<'a> Span<'a> {
             return Err(shape(*position, format!("{} stands in the middle of the span", item.kind.name())));
         }
         // Otherwise a record that lost its snapshot would verify without its hash.
-        if let Some(by_rows) = planned.ends.filter(|by_rows| *by_rows != ends) {
+        if let Some(by_rows) = planned.ends.filter(|by_rows| is_whole && *by_rows != ends) {
             return Err(shape(id.end - 1, format!("the span ends with {ends}, other rows say {by_rows}")));
         }
         if deliveries.is_empty() && saves.is_none() {
-            return Err(Verdict::NotApplicable(NotApplicable::Empty));
+            // Without its end nobody can say that it had none.
+            return Err(match is_whole {
+                true => Verdict::NotApplicable(NotApplicable::Empty),
+                false => Verdict::Unverifiable(Unverifiable::ItemsPruned),
+            });
         }
-        Ok(Self { id, begins: &first.kind, deliveries, saves, ends })
+        let seen_to = id.start + items.len() as u64;
+        Ok(Self { id, begins: &first.kind, deliveries, saves, ends, seen_to })
     }
 
     /// The image that it starts from, as recorded in its first item.
@@ -169,18 +202,19 @@ impl<'a> Span<'a> {
     }
 }
 
-/// The image that a `load-snapshot` span starts from, read from the database or the archive and proved.
+/// The image that a `load-snapshot` span starts from, read from the database, our own copies or the archive, and proved.
 ///
 /// # Errors
 /// The verdict, when it is not to be had or not the recorded one.
 pub fn recorded_image(
     db: &KernelDb,
     archives: &Archives,
+    captures: &Captures,
     planned: &PlannedSpan,
     recorded: Hash256,
 ) -> Result<Image, Verdict> {
     let id = &planned.row.id;
-    let Base::Recorded { in_database, in_archive, row_hash, row_bytes } = &planned.base else {
+    let Base::Recorded { in_database, in_archive, is_captured, row_hash, row_bytes } = &planned.base else {
         return Err(Verdict::Unverifiable(Unverifiable::BaseGone("nothing says where it was".to_owned())));
     };
     let position = id.start.saturating_sub(1);
@@ -196,6 +230,18 @@ pub fn recorded_image(
                 Err(error) => faults.push(format!("in the database {}", image_fault(error)?)),
             },
             None => faults.push("it vanished from the database".to_owned()),
+        }
+    }
+    if *is_captured {
+        match captures.image(recorded)? {
+            Some(Ok(image)) => {
+                for fault in faults {
+                    tracing::warn!("{id}: a captured image had to serve, as {fault}");
+                }
+                return Ok(image);
+            }
+            Some(Err(error)) => faults.push(format!("as captured {}", image_fault(error)?)),
+            None => faults.push("its capture was dropped".to_owned()),
         }
     }
     if *in_archive {
@@ -252,6 +298,13 @@ pub fn blank_beginning(
         span.id.vat, options.enable_disavow
     );
     Ok(Beginning::Blank { programs, set_bundle })
+}
+
+/// So is a store that can't be read.
+impl From<StoreError> for Verdict {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(Failure::System(error.to_string()))
+    }
 }
 
 /// A database that can't be read is trouble of ours, not a fault of the record.

@@ -15,6 +15,8 @@ use crate::transcript::{Hash256, Position};
 pub enum Verdict {
     /// Everything that the record says was seen again.
     Verified,
+    /// Everything that could be seen was seen again; the end could not be seen.
+    Partial(Partial),
     /// A worker did something else than the record says.
     Diverged(Divergence),
     /// The record can't be replayed.
@@ -27,18 +29,40 @@ pub enum Verdict {
 
 impl Verdict {
     /// All labels, in the order in which a summary lists them.
-    pub const LABELS: [&str; 5] = ["verified", "diverged", "unverifiable", "failed", "not_applicable"];
+    pub const LABELS: [&str; 6] = ["verified", "partial", "diverged", "unverifiable", "failed", "not_applicable"];
 
     /// One word.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
             Self::Verified => "verified",
+            Self::Partial(_) => "partial",
             Self::Diverged(_) => "diverged",
             Self::Unverifiable(_) => "unverifiable",
             Self::Failed(_) => "failed",
             Self::NotApplicable(_) => "not_applicable",
         }
+    }
+}
+
+/// How much of a span could be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Partial {
+    /// One past the last position that was replayed and compared.
+    pub seen_to: Position,
+    /// Where the span ends.
+    pub end: Position,
+}
+
+impl fmt::Display for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seen_to, end } = self;
+        write!(
+            f,
+            "replayed up to position {}; the node deleted the last {} of its items before they could be copied",
+            seen_to.saturating_sub(1),
+            end - seen_to
+        )
     }
 }
 
@@ -53,6 +77,8 @@ pub struct Divergence {
     pub failure: Option<String>,
     /// Whether a fresh process did the same.
     pub repeat: Repeat,
+    /// Set when the end of the span could not be seen: what was compared before it.
+    pub partial: Option<Partial>,
 }
 
 /// What came of the second replay that every divergence gets, in a fresh process from the same base.
@@ -99,6 +125,17 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Syscall,
+        Self::MissingSyscall,
+        Self::ExtraSyscall,
+        Self::Status,
+        Self::Computrons,
+        Self::SnapshotHash,
+        Self::WorkerExit,
+    ];
+
     /// One word, as in JSON.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -170,6 +207,11 @@ pub enum Unverifiable {
     /// The node deleted the items, and no archive has them.
     #[error("its items were pruned by the node")]
     ItemsPruned,
+    /// The node's row of the span is not there any more.
+    #[error(
+        "its row is gone from the database: the vat was cleaned up after its termination, or the database was restored to an earlier state"
+    )]
+    RowGone,
     /// Some items are missing.
     #[error("item {missing} is missing ({present} of {count} are there)")]
     ItemsMissing {
@@ -258,11 +300,33 @@ pub enum Unverifiable {
 }
 
 impl Unverifiable {
+    /// All labels.
+    pub const LABELS: [&str; 17] = [
+        "items_pruned",
+        "row_gone",
+        "items_missing",
+        "span_hash_mismatch",
+        "span_row_damaged",
+        "item_unreadable",
+        "item_out_of_place",
+        "too_large",
+        "transcript_archive_damaged",
+        "base_gone",
+        "base_damaged",
+        "chain_broken",
+        "bundle_missing",
+        "bundle_damaged",
+        "source_unknown",
+        "options_unreadable",
+        "worker_type_unknown",
+    ];
+
     /// One word.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
             Self::ItemsPruned => "items_pruned",
+            Self::RowGone => "row_gone",
             Self::ItemsMissing { .. } => "items_missing",
             Self::SpanHash { .. } => "span_hash_mismatch",
             Self::SpanRow(_) => "span_row_damaged",
@@ -288,6 +352,7 @@ impl Unverifiable {
             Self::ItemsPruned => {
                 "if there is an archive, name it with --transcript-archive; for later spans set vat-transcript-archive-dir or vat-transcript-retention = \"archival\""
             }
+            Self::RowGone => "nothing: what was deleted with it cannot be seen any more, unless an archive has it",
             Self::BaseGone(_) => {
                 "if there is an archive, name it with --snapshot-archive; for later spans set vat-snapshot-archive-dir or vat-snapshot-retention = \"debug\""
             }
@@ -368,6 +433,10 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// All labels.
+    pub const LABELS: [&str; 7] =
+        ["worker_start", "worker_protocol", "worker_io", "worker_killed", "limit", "database", "system"];
+
     /// One word.
     #[must_use]
     pub fn label(&self) -> &'static str {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{CliError, DbArgs, Exit, Format, WorkerArgs};
 use crate::bundle;
+use crate::capture::Captures;
 use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
 use crate::plan::{Base, ItemsAt, Selection, Survey, plan};
 use crate::replay::WorkerProgram;
@@ -79,7 +80,7 @@ impl Kept {
             match planned.items {
                 ItemsAt::Database => kept.items_in_database += 1,
                 ItemsAt::Archive => kept.items_in_archive += 1,
-                ItemsAt::Nowhere => {}
+                ItemsAt::Captured(_) | ItemsAt::Nowhere => {}
             }
             match planned.base {
                 Base::Blank => kept.base_blank += 1,
@@ -160,7 +161,7 @@ struct Report {
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     let (db, archives, survey) = args.db.open(&[])?;
-    let units = plan(&survey, &archives, &Selection::default());
+    let units = plan(&survey, &archives, &Captures::default(), &Selection::default());
     let kept = Kept::count(&survey, &units);
     let (workers, worker_fault) = match args.worker.find(db.path()) {
         Ok(workers) => (workers, None),

@@ -1,7 +1,9 @@
 //! The program: arguments, commands, exit codes.
 
 mod doctor;
+mod run;
 mod spans;
+mod verdicts;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
@@ -14,9 +16,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::archive::{ArchiveError, Archives};
+use crate::config::ConfigError;
+use crate::daemon::DaemonError;
 use crate::kernel_db::{DbError, KernelDb};
 use crate::plan::{Selection, Survey};
 use crate::replay::{Limits, LocateError, WorkerProgram};
+use crate::store::StoreError;
 
 /// How a one-shot command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,18 @@ enum Command {
     /// Exit codes: 0 all were verified; 1 could not run; 2 bad usage; 3 something diverged; 4 nothing diverged, but
     /// something could not be verified, or there was nothing to verify.
     Verify(verify::VerifyArgs),
+    /// Watch a live database and give every span that closes a verdict
+    ///
+    /// Runs until SIGTERM or SIGINT and then exits with 0; 1 could not start; 2 bad usage.
+    Run(Box<run::RunArgs>),
+    /// List what the daemon has found, newest first, also while it runs
+    ///
+    /// Exit codes: 0; 1 could not run; 2 bad usage; 3 a divergence among them is not acknowledged.
+    Verdicts(verdicts::VerdictsArgs),
+    /// Take note of a divergence: it leaves the gauge that alarms
+    Ack(verdicts::AckArgs),
+    /// Print the configuration that `run` would have, with where each value comes from
+    Config(Box<run::ShowArgs>),
     /// List the spans, what is there of each, and whether it can be verified
     Spans(spans::SpansArgs),
     /// Check what verifying this database needs, and say what to change
@@ -161,6 +178,14 @@ enum CliError {
     Worker(#[from] LocateError),
     #[error("no vat {unknown} in this database; `spanwatch spans` lists those that it has")]
     UnknownVat { unknown: String },
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Daemon(#[from] DaemonError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("no divergence {id} in this store; `spanwatch verdicts --diverged` lists those that it has")]
+    UnknownDivergence { id: String },
     #[error("failed to write the result: {0}")]
     Output(#[from] io::Error),
 }
@@ -178,15 +203,22 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("SPANWATCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .without_time()
-        .with_target(false)
-        .init();
+    // The daemon's log is as it is configured.
+    if !matches!(cli.command, Command::Run(_)) {
+        let filter = EnvFilter::try_from_env("SPANWATCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .without_time()
+            .with_target(false)
+            .init();
+    }
     let exit = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Verdicts(args) => verdicts::run(&args),
+        Command::Ack(args) => verdicts::acknowledge(&args),
+        Command::Config(args) => run::show(&args),
         Command::Verify(args) => verify::run(args),
         Command::Spans(args) => spans::run(args),
         Command::Doctor(args) => doctor::run(&args),

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs};
+use crate::capture::Captures;
 use crate::kernel_db::SpanRow;
 use crate::plan::{Base, ItemsAt, PlannedSpan, Survey, plan};
 use crate::report::{json, text::plural, verifiable};
@@ -54,7 +55,7 @@ pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
     let selection = args.selection.selection(&survey)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut summary = SummaryLine { r#type: "summary", ..SummaryLine::default() };
-    let units = plan(&survey, &archives, &selection);
+    let units = plan(&survey, &archives, &Captures::default(), &selection);
     let planned: HashMap<&SpanId, &PlannedSpan> =
         units.iter().flatten().map(|planned| (&planned.row.id, planned)).collect();
     for (row, items_present) in survey.spans.iter().filter(|(row, _)| selection.has(&survey, row)) {
@@ -106,6 +107,7 @@ fn describe<'a>(planned: &'a PlannedSpan, survey: &'a Survey) -> SpanLine<'a> {
         items: match planned.items {
             ItemsAt::Database => "database",
             ItemsAt::Archive => "archive",
+            ItemsAt::Captured(_) => "captured",
             ItemsAt::Nowhere => "pruned",
         },
         items_present: planned.items_present,

@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs, WorkerArgs, default_jobs};
+use crate::capture::Captures;
 use crate::kernel_db::Access;
 use crate::plan::plan;
 use crate::report::{Totals, json, text};
@@ -37,15 +38,18 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
         Access::Live => beside_a_node(args.jobs),
         Access::Down | Access::Crashed => args.jobs.unwrap_or_else(default_jobs),
     };
-    let units = plan(&survey, &archives, &selection);
+    let captures = Captures::default();
+    let units = plan(&survey, &archives, &captures, &selection);
     let limits = args.worker.limits();
+    let memory = RwLock::new(());
     let context = Context {
         db: &db,
         archives: &archives,
+        captures: &captures,
         survey: &survey,
         programs: &programs,
         limits: &limits,
-        memory: RwLock::new(()),
+        memory: &memory,
     };
 
     let spans: usize = units.iter().map(Vec::len).sum::<usize>() * programs.len();

@@ -13,15 +13,17 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The byte of `-shm` on which every connection in WAL mode holds a shared lock (`UNIX_SHM_DMS` in SQLite's
 /// `os_unix.c`).
 const SHM_LOCKS: (i64, i64) = (128, 1);
-/// The bytes of the database itself that a connection locks: all the time in WAL mode, while it reads or writes in
-/// others (`PENDING_BYTE` and what follows in SQLite's `os.h`). One that locks the file exclusively has no `-shm`.
-const FILE_LOCKS: (i64, i64) = (0x4000_0000, 512);
+/// The bytes of the database itself that only a writer locks, where it is not in WAL mode (`PENDING_BYTE` and
+/// `RESERVED_BYTE` in SQLite's `os.h`).
+const WRITER_LOCKS: (i64, i64) = (0x4000_0000, 2);
+/// Those that all connections share, and a [`Hold`] too (`SHARED_FIRST`, `SHARED_SIZE`): they say nothing of life.
+const SHARED_LOCKS: (i64, i64) = (0x4000_0002, 510);
 
 /// Which of the three ways a database is read in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,22 +37,75 @@ pub enum Access {
 }
 
 impl Access {
-    /// Decides how the database at `path` may be opened now.
+    /// Decides how the database at `path` may be opened, and sees to it that this stays so while the [`Hold`] lives. `None`
+    /// while a connection has the whole file to itself, as the last one has for a moment when it leaves.
     ///
     /// # Errors
-    /// When a file beside it can't be looked at.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let wal_bytes = match fs::metadata(beside(path, "-wal")) {
-            Ok(wal) => wal.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
-        if is_held(&beside(path, "-shm"), SHM_LOCKS)? || is_held(path, FILE_LOCKS)? {
-            Ok(Self::Live)
-        } else if wal_bytes == 0 {
-            Ok(Self::Down)
+    /// When the file or one beside it can't be looked at.
+    pub(super) fn of(path: &Path) -> io::Result<Option<(Self, Hold)>> {
+        let Some(hold) = Hold::take(path)? else { return Ok(None) };
+        let is_live = is_held_at(&beside(path, "-shm"), SHM_LOCKS)? || is_held(&hold.0, WRITER_LOCKS)?;
+        let access = if is_live {
+            Self::Live
+        } else if wal_bytes(path)? == 0 {
+            Self::Down
         } else {
-            Ok(Self::Crashed)
+            Self::Crashed
+        };
+        Ok(Some((access, hold)))
+    }
+}
+
+/// The size of the `-wal` file, 0 if there is none.
+///
+/// # Errors
+/// When it can't be looked at.
+pub(super) fn wal_bytes(path: &Path) -> io::Result<u64> {
+    match fs::metadata(beside(path, "-wal")) {
+        Ok(wal) => Ok(wal.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// The head of a `-wal` file's index as it was at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitMark([u8; 48]);
+
+/// Reads it. The head is written twice in a row; a read in between gives a mark that equals no other, which is good enough.
+///
+/// Source: "The WAL-Index File Format" of SQLite's `walformat.html`.
+pub(super) fn commit_mark(path: &Path) -> io::Result<CommitMark> {
+    let mut head = [0; 48];
+    File::open(beside(path, "-shm"))?.read_exact_at(&mut head, 0)?;
+    Ok(CommitMark(head))
+}
+
+/// A shared lock on the database, of the kind that every connection holds.
+///
+/// The last connection to leave removes `-wal` and `-shm`, and for that it needs the database to itself. So a writer that
+/// was there when this was taken cannot remove them before this is given back, and SQLite, which opens the database in
+/// between, does not create them anew as ours. Where the lock is refused they may be about to be removed: SQLite would wait
+/// for that and then create them, so it must not be asked to open the database.
+///
+/// SQLite closing its own descriptor of the file gives this back too, so it is only for the moment before a read.
+#[derive(Debug)]
+pub(super) struct Hold(File);
+
+impl Hold {
+    fn take(path: &Path) -> io::Result<Option<Self>> {
+        let file = File::open(path)?;
+        let lock = byte_range(READ_LOCK, SHARED_LOCKS);
+        #[expect(unsafe_code, reason = "no safe wrapper locks a byte range that starts elsewhere than at 0")]
+        // SAFETY: the descriptor is open, and F_SETLK only reads the structure, which outlives the call.
+        let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) };
+        match answer {
+            -1 => {
+                let error = io::Error::last_os_error();
+                let is_refused = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES));
+                if is_refused { Ok(None) } else { Err(error) }
+            }
+            _ => Ok(Some(Self(file))),
         }
     }
 }
@@ -62,21 +117,29 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// `F_WRLCK` and `SEEK_SET`, in the type that the structure wants.
+/// `F_RDLCK`, `F_WRLCK` and `SEEK_SET`, in the type that the structure wants.
+const READ_LOCK: libc::c_short = 0;
 const WRITE_LOCK: libc::c_short = 1;
 const FROM_START: libc::c_short = 0;
 
-/// Whether any other process holds a lock on these bytes (start and length).
+fn byte_range(kind: libc::c_short, (start, length): (i64, i64)) -> libc::flock {
+    libc::flock { l_type: kind, l_whence: FROM_START, l_start: start, l_len: length, l_pid: 0 }
+}
+
+/// Whether any other process holds a lock on these bytes (start and length) of the file at a path.
 ///
 /// Closing a descriptor of a file drops every POSIX lock that this process holds on it, those of an open connection
 /// too. So this must not run while a connection of ours is open; [`super::KernelDb`] sees to that.
-fn is_held(path: &Path, (start, length): (i64, i64)) -> io::Result<bool> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let mut lock = libc::flock { l_type: WRITE_LOCK, l_whence: FROM_START, l_start: start, l_len: length, l_pid: 0 };
+fn is_held_at(path: &Path, bytes: (i64, i64)) -> io::Result<bool> {
+    match File::open(path) {
+        Ok(file) => is_held(&file, bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_held(file: &File, bytes: (i64, i64)) -> io::Result<bool> {
+    let mut lock = byte_range(WRITE_LOCK, bytes);
     #[expect(unsafe_code, reason = "no safe wrapper asks about a byte range that starts elsewhere than at 0")]
     // SAFETY: the descriptor is open, and F_GETLK writes only into the structure that it is given, which outlives it.
     let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
@@ -135,15 +198,15 @@ mod tests {
             line.clear();
             assert_ne!(io::BufRead::read_line(&mut output, &mut line).expect("a line"), 0, "the child ended early");
         }
-        assert_eq!(Access::of(&path).expect("an answer"), Access::Live);
+        assert_eq!(Access::of(&path).expect("an answer").expect("not locked").0, Access::Live);
         writer.kill().expect("kill");
         writer.wait().expect("its end");
-        assert_eq!(Access::of(&path).expect("an answer"), Access::Crashed);
+        assert_eq!(Access::of(&path).expect("an answer").expect("not locked").0, Access::Crashed);
         fs::remove_file(beside(&path, "-shm")).expect("remove");
-        assert_eq!(Access::of(&path).expect("an answer"), Access::Crashed);
+        assert_eq!(Access::of(&path).expect("an answer").expect("not locked").0, Access::Crashed);
         fs::write(beside(&path, "-wal"), b"").expect("truncate");
-        assert_eq!(Access::of(&path).expect("an answer"), Access::Down);
+        assert_eq!(Access::of(&path).expect("an answer").expect("not locked").0, Access::Down);
         fs::remove_file(beside(&path, "-wal")).expect("remove");
-        assert_eq!(Access::of(&path).expect("an answer"), Access::Down);
+        assert_eq!(Access::of(&path).expect("an answer").expect("not locked").0, Access::Down);
     }
 }

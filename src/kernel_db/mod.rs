@@ -9,19 +9,22 @@
 //! Source of the schema: `@agoric/swing-store` 0.10.0 (`src/transcriptStore.js`, `snapStore.js`, `bundleStore.js`).
 
 mod access;
+mod news;
 mod query;
 mod rows;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-pub use access::Access;
-use access::{Fingerprint, beside};
+pub use access::{Access, CommitMark};
+use access::{Fingerprint, Hold, beside};
+pub use news::{Head, Identity, Kept, NewItems, Pulse};
 pub use query::Reader;
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
 
@@ -33,6 +36,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const ROOM_TO_LEAVE: u64 = 1 << 30;
 /// What the names of such copies begin with; then comes the number of the process.
 const COPY_PREFIX: &str = "spanwatch-copy-";
+/// How long to wait before a database that is locked as a whole is tried again.
+const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 /// How often a read is tried again when the file changed under it.
 const TRIES_MAX: u32 = 5;
 
@@ -70,6 +75,12 @@ pub enum DbError {
         /// What is missing.
         what: String,
     },
+    /// A process keeps the whole file locked.
+    #[error("another process locks the whole file {} (a backup or VACUUM?): try again when it is done", .0.display())]
+    Locked(PathBuf),
+    /// The node died and left commits that only the `-wal` file has, and a copy may not be made.
+    #[error("the node that wrote {} died and left commits in its -wal file; they can be read once it runs again", .0.display())]
+    Crashed(PathBuf),
     /// The file kept changing although no process seemed to have it open.
     #[error("{} changed during each of {TRIES_MAX} reads while no process held it open; is it being copied or restored? Try again when that is done", .0.display())]
     Unsteady(PathBuf),
@@ -91,9 +102,15 @@ fn sqlite_hint(error: &rusqlite::Error) -> &'static str {
 }
 
 /// A kernel's database, found but not open.
+///
+/// There must be one of these at most for each file in a process: see [`Access`] on locks.
 #[derive(Debug)]
 pub struct KernelDb {
     path: PathBuf,
+    /// Whether a database whose writer died may be copied: that needs as much room again.
+    may_copy: bool,
+    /// The file whose tables were looked at already.
+    known_schema: Mutex<Option<Identity>>,
     /// Taken for the whole of each read, so that there is one connection at most; holds the copy that is read in place
     /// of a database whose writer died.
     copy: Mutex<Option<CopyOfCrashed>>,
@@ -120,7 +137,15 @@ impl KernelDb {
         if !file.is_file() {
             return Err(DbError::NotFound(file));
         }
-        Ok(Self { path: file, copy: Mutex::new(None) })
+        Ok(Self { path: file, may_copy: true, known_schema: Mutex::default(), copy: Mutex::default() })
+    }
+
+    /// A database that need not be there yet, read beside its node for as long as it lives. No copy is ever made of it.
+    #[must_use]
+    pub fn beside_a_node(path: &Path) -> Self {
+        let is_file = path.extension().is_some_and(|extension| extension == "sqlite") && !path.is_dir();
+        let path = if is_file { path.to_owned() } else { path.join(FILE_NAME) };
+        Self { path, may_copy: false, known_schema: Mutex::default(), copy: Mutex::default() }
     }
 
     /// The file.
@@ -135,7 +160,41 @@ impl KernelDb {
     /// When a file beside it can't be looked at.
     pub fn access(&self) -> Result<Access, DbError> {
         let _one_at_a_time = self.lock();
-        self.access_now()
+        Ok(self.access_now(&self.real_path()?)?.map_or(Access::Live, |(access, _)| access))
+    }
+
+    /// Which file it is now.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be looked at.
+    pub fn identity(&self) -> Result<Identity, DbError> {
+        identity(&self.real_path()?)
+    }
+
+    /// The head of the index of the `-wal` file (the first part of `-shm`), which every commit changes: whoever sees the
+    /// same again need not look at the database. `None` where there is none.
+    #[must_use]
+    pub fn commit_mark(&self) -> Option<CommitMark> {
+        // Closing a descriptor of -shm drops the locks of an open connection.
+        let _one_at_a_time = self.lock();
+        access::commit_mark(&self.real_path().ok()?).ok()
+    }
+
+    /// The size of the `-wal` file beside it, in bytes.
+    #[must_use]
+    pub fn wal_bytes(&self) -> u64 {
+        self.real_path().ok().and_then(|path| access::wal_bytes(&path).ok()).unwrap_or(0)
+    }
+
+    /// The real file: SQLite looks for the -wal beside it, not beside a link to it.
+    fn real_path(&self) -> Result<PathBuf, DbError> {
+        fs::canonicalize(&self.path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => DbError::NotFound(self.path.clone()),
+            _ => {
+                let hint = "may this user read the directory?";
+                DbError::Io { what: "look at", path: self.path.clone(), hint, source }
+            }
+        })
     }
 
     /// Opens the database, runs `reading` in one read transaction, and closes it.
@@ -146,24 +205,33 @@ impl KernelDb {
     /// When the database can't be opened, is none of a kernel's, or `reading` fails.
     pub fn read<T>(&self, reading: impl Fn(&Reader<'_>) -> rusqlite::Result<T>) -> Result<T, DbError> {
         let mut copy = self.lock();
+        let mut is_locked = false;
         for attempt in 1..=TRIES_MAX {
-            let before = Fingerprint::of(&self.path);
-            let access = self.access_now()?;
+            let real = self.real_path()?;
+            let before = Fingerprint::of(&real);
+            let Some((access, hold)) = self.access_now(&real)? else {
+                std::thread::sleep(LOCKED_PAUSE);
+                is_locked = true;
+                continue;
+            };
+            is_locked = false;
             let path = match access {
-                Access::Live | Access::Down => self.path.clone(),
+                Access::Live | Access::Down => real.clone(),
+                Access::Crashed if !self.may_copy => return Err(DbError::Crashed(self.path.clone())),
                 Access::Crashed => match self.copy_of_crashed(&mut copy, &before)? {
                     Some(path) => path,
                     None => continue,
                 },
             };
-            let read = read_once(&path, access, &reading);
+            let read = self.read_once(&path, access, &reading);
+            drop(hold);
             // Nothing guards an immutable read against a writer that starts meanwhile, so the files must be unchanged.
-            if access == Access::Down && Fingerprint::of(&self.path) != before {
+            if access == Access::Down && Fingerprint::of(&real) != before {
                 continue;
             }
             // Around the start and the end of the node a lock or a missing file is seen for a moment.
             if attempt < TRIES_MAX && read.as_ref().is_err_and(Fault::may_pass) {
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(LOCKED_PAUSE);
                 continue;
             }
             return read.map_err(|fault| match fault {
@@ -171,7 +239,7 @@ impl KernelDb {
                 Fault::Schema(what) => DbError::Schema { path: self.path.clone(), what },
             });
         }
-        Err(DbError::Unsteady(self.path.clone()))
+        Err(if is_locked { DbError::Locked(self.path.clone()) } else { DbError::Unsteady(self.path.clone()) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<CopyOfCrashed>> {
@@ -179,8 +247,8 @@ impl KernelDb {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn access_now(&self) -> Result<Access, DbError> {
-        Access::of(&self.path).map_err(|source| DbError::Io {
+    fn access_now(&self, real: &Path) -> Result<Option<(Access, Hold)>, DbError> {
+        Access::of(real).map_err(|source| DbError::Io {
             what: "look beside",
             path: self.path.clone(),
             hint: "may this user read the -wal and -shm files?",
@@ -219,6 +287,44 @@ impl KernelDb {
         }
         Ok(copy.as_ref().map(|copy| copy.dir.path().join(FILE_NAME)))
     }
+
+    fn read_once<T>(
+        &self,
+        path: &Path,
+        access: Access,
+        reading: impl Fn(&Reader<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Fault> {
+        // A copy is ours: SQLite may recover its WAL.
+        let (mode, flag) = match access {
+            Access::Live => ("mode=ro", OpenFlags::SQLITE_OPEN_READ_ONLY),
+            Access::Down => ("mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY),
+            Access::Crashed => ("mode=rw", OpenFlags::SQLITE_OPEN_READ_WRITE),
+        };
+        let flags = flag | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = Connection::open_with_flags(format!("file:{}?{mode}", uri_path(path)), flags)?;
+        db.busy_timeout(BUSY_TIMEOUT)?;
+        db.pragma_update(None, "trusted_schema", false)?;
+        let transaction = db.transaction()?;
+        // Looking at every table costs more than a poll does, so it is done once for each file.
+        let file = identity(path).ok();
+        let mut known = self.known_schema.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.is_none() || *known != file {
+            query::check_schema(&transaction)?.map_err(Fault::Schema)?;
+            *known = file;
+        }
+        drop(known);
+        Ok(reading(&Reader::new(&transaction, access))?)
+    }
+}
+
+fn identity(path: &Path) -> Result<Identity, DbError> {
+    let meta = fs::metadata(path).map_err(|source| DbError::Io {
+        what: "look at",
+        path: path.to_owned(),
+        hint: "may this user read the directory?",
+        source,
+    })?;
+    Ok(Identity { device: meta.dev(), inode: meta.ino() })
 }
 
 /// Removes the copies of processes that were killed before they could do it.
@@ -252,22 +358,6 @@ impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
-}
-
-fn read_once<T>(path: &Path, access: Access, reading: impl Fn(&Reader<'_>) -> rusqlite::Result<T>) -> Result<T, Fault> {
-    // A copy is ours: SQLite may recover its WAL.
-    let (mode, flag) = match access {
-        Access::Live => ("mode=ro", OpenFlags::SQLITE_OPEN_READ_ONLY),
-        Access::Down => ("mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY),
-        Access::Crashed => ("mode=rw", OpenFlags::SQLITE_OPEN_READ_WRITE),
-    };
-    let flags = flag | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(format!("file:{}?{mode}", uri_path(path)), flags)?;
-    db.busy_timeout(BUSY_TIMEOUT)?;
-    db.pragma_update(None, "trusted_schema", false)?;
-    let transaction = db.transaction()?;
-    query::check_schema(&transaction)?.map_err(Fault::Schema)?;
-    Ok(reading(&Reader::new(&transaction))?)
 }
 
 /// A path as SQLite's URI file names want it.

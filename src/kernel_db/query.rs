@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::access::Access;
 use super::rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions};
 use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 
@@ -43,12 +44,19 @@ pub(super) fn check_schema(db: &Connection) -> rusqlite::Result<Result<(), Strin
 /// A read transaction on a kernel's database.
 #[derive(Debug)]
 pub struct Reader<'a> {
-    db: &'a Connection,
+    pub(super) db: &'a Connection,
+    access: Access,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(db: &'a Connection) -> Self {
-        Self { db }
+    pub(super) fn new(db: &'a Connection, access: Access) -> Self {
+        Self { db, access }
+    }
+
+    /// How the database is read.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// All spans, by vat and start; those that can't be read as a span come as a sentence each.
@@ -88,6 +96,19 @@ impl<'a> Reader<'a> {
         )?;
         let rows = statement.query_map([], |row| Ok(snapshot_row(row)))?;
         rows.filter_map(Result::transpose).collect()
+    }
+
+    /// The snapshot that a vat saved at a position, without its image.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn snapshot(&self, vat: &VatId, at: Position) -> rusqlite::Result<Option<SnapshotRow>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT vatID, snapPos, hash, compressedSnapshot IS NOT NULL, uncompressedSize FROM snapshots \
+             WHERE vatID = ? AND snapPos = ?",
+        )?;
+        let row = statement.query_row(params![vat.as_str(), signed(at)], |row| Ok(snapshot_row(row))).optional()?;
+        Ok(row.flatten())
     }
 
     /// How many of the span's items there are.
@@ -215,7 +236,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The static vats by name.
-    fn static_vats(&self) -> rusqlite::Result<Vec<(String, VatId)>> {
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn static_vats(&self) -> rusqlite::Result<Vec<(String, VatId)>> {
         let mut statement =
             self.db.prepare("SELECT key, value FROM kvStore WHERE key >= 'vat.name.' AND key < 'vat.name/'")?;
         let rows = statement.query_map([], |row| {
@@ -249,7 +273,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn span_row(row: &Row<'_>) -> Option<SpanRow> {
+pub(super) fn span_row(row: &Row<'_>) -> Option<SpanRow> {
     let id = SpanId {
         vat: VatId::parse(&text_of(row.get_ref(0).ok()?)?)?,
         start: position(row.get_ref(1).ok()?)?,
@@ -273,14 +297,14 @@ fn snapshot_row(row: &Row<'_>) -> Option<SnapshotRow> {
     })
 }
 
-fn position(value: ValueRef<'_>) -> Option<Position> {
+pub(super) fn position(value: ValueRef<'_>) -> Option<Position> {
     match value {
         ValueRef::Integer(number) => Position::try_from(number).ok(),
         _ => None,
     }
 }
 
-fn bytes_of(value: ValueRef<'_>) -> Option<&[u8]> {
+pub(super) fn bytes_of(value: ValueRef<'_>) -> Option<&[u8]> {
     match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes),
         _ => None,
@@ -292,6 +316,6 @@ fn text_of(value: ValueRef<'_>) -> Option<String> {
 }
 
 /// SQLite's integers are signed; positions come from it, so none is too large.
-fn signed(position: Position) -> i64 {
+pub(super) fn signed(position: Position) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX)
 }

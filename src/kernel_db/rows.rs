@@ -99,6 +99,16 @@ impl WorkerType {
             other => Self::Other(other.to_owned()),
         }
     }
+
+    /// The word by which [`WorkerType::of`] knows it again.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Xsnap => "xsnap",
+            Self::Local => "local",
+            Self::Other(word) => word,
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -43,6 +43,8 @@ struct SpanLine<'a> {
     explanation: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_to: Option<u64>,
     deliveries: u64,
     syscalls: u64,
     snapshot_hash_compared: bool,
@@ -102,11 +104,17 @@ pub fn span(report: &SpanReport) -> String {
         reason: reason_label(&report.verdict),
         explanation: match &report.verdict {
             Verdict::Verified | Verdict::Diverged(_) => None,
+            Verdict::Partial(partial) => Some(partial.to_string()),
             Verdict::Unverifiable(reason) => Some(reason.to_string()),
             Verdict::Failed(failure) => Some(failure.to_string()),
             Verdict::NotApplicable(reason) => Some(reason.text().to_owned()),
         },
         stopped_at: report.stopped_at,
+        seen_to: match &report.verdict {
+            Verdict::Partial(partial) => Some(partial.seen_to),
+            Verdict::Diverged(divergence) => divergence.partial.map(|partial| partial.seen_to),
+            _ => None,
+        },
         deliveries: report.deliveries,
         syscalls: report.syscalls,
         snapshot_hash_compared: report.is_hash_compared,

@@ -53,7 +53,7 @@ impl Totals {
 #[must_use]
 pub fn reason_label(verdict: &Verdict) -> Option<&'static str> {
     match verdict {
-        Verdict::Verified | Verdict::Diverged(_) => None,
+        Verdict::Verified | Verdict::Partial(_) | Verdict::Diverged(_) => None,
         Verdict::Unverifiable(reason) => Some(reason.label()),
         Verdict::Failed(failure) => Some(failure.label()),
         Verdict::NotApplicable(reason) => Some(reason.label()),

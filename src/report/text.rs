@@ -28,7 +28,7 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
     if !report.is_asked {
         text.push_str(", on the way");
     }
-    if matches!(report.verdict, Verdict::Verified | Verdict::Diverged(_) | Verdict::Failed(_)) {
+    if matches!(report.verdict, Verdict::Verified | Verdict::Partial(_) | Verdict::Diverged(_) | Verdict::Failed(_)) {
         let _ = write!(
             text,
             ": {}, {}, {}, {:.2} s",
@@ -40,6 +40,9 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
     }
     match &report.verdict {
         Verdict::Verified => {}
+        Verdict::Partial(partial) => {
+            let _ = write!(text, "\n    {partial}");
+        }
         Verdict::Diverged(divergence) => {
             for finding in &divergence.findings {
                 let _ = write!(text, "\n    diverged at {}:{}", report.id.vat, finding.position);
@@ -66,6 +69,9 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
             }
             if let Some(failure) = &divergence.failure {
                 let _ = write!(text, "\n    then: {failure}");
+            }
+            if let Some(partial) = &divergence.partial {
+                let _ = write!(text, "\n    {partial}");
             }
             if let Some(position) = report.stopped_at {
                 let _ = write!(text, "\n    the replay could not go on from position {position}");
@@ -100,7 +106,7 @@ fn base(report: &SpanReport) -> String {
 /// The summary at the end.
 #[must_use]
 pub fn summary(totals: &Totals, took: Duration) -> String {
-    let applicable: u64 = Verdict::LABELS[..4].iter().map(|label| totals.count(label)).sum();
+    let applicable: u64 = Verdict::LABELS[..5].iter().map(|label| totals.count(label)).sum();
     let mut text = format!(
         "{} of {} verified: {}, {}, {} compared in {:.1} s",
         totals.count("verified"),
@@ -110,7 +116,7 @@ pub fn summary(totals: &Totals, took: Duration) -> String {
         plural(totals.hashes, "snapshot hash", "snapshot hashes"),
         took.as_secs_f64()
     );
-    for label in ["diverged", "unverifiable", "failed"] {
+    for label in ["partial", "diverged", "unverifiable", "failed"] {
         let count = totals.count(label);
         if count > 0 {
             let _ = write!(text, "; {count} {label}");
@@ -139,7 +145,7 @@ pub fn plural(count: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::*;
     use crate::transcript::{SpanId, VatId, sha256};
-    use crate::verdict::{Divergence, Failure, Finding, FindingKind, NotApplicable, Unverifiable};
+    use crate::verdict::{Divergence, Failure, Finding, FindingKind, NotApplicable, Partial, Unverifiable};
 
     fn report(verdict: Verdict) -> SpanReport {
         SpanReport {
@@ -157,6 +163,7 @@ mod tests {
             syscalls: 1,
             is_hash_compared: true,
             stopped_at: None,
+            image_bytes: None,
             took: Duration::from_millis(1_234),
         }
     }
@@ -165,6 +172,7 @@ mod tests {
         let (recorded, found) = (sha256(b"recorded"), sha256(b"found"));
         vec![
             Unverifiable::ItemsPruned,
+            Unverifiable::RowGone,
             Unverifiable::ItemsMissing { missing: 7, present: 13, count: 14 },
             Unverifiable::SpanHash { recorded, found },
             Unverifiable::SpanRow("it ends before it starts"),
@@ -222,6 +230,7 @@ mod tests {
             findings_total,
             failure: None,
             repeat,
+            partial: None,
         };
         vec![
             with(&all, 7, Repeat::Deterministic),
@@ -233,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_line_reads_well() {
-        let mut verdicts = vec![Verdict::Verified];
+        let mut verdicts = vec![Verdict::Verified, Verdict::Partial(Partial { seen_to: 9, end: 19 })];
         verdicts.extend(divergences().into_iter().map(Verdict::Diverged));
         verdicts.extend(unverifiable().into_iter().map(Verdict::Unverifiable));
         verdicts.extend(failures().into_iter().map(Verdict::Failed));

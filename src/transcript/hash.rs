@@ -81,6 +81,12 @@ impl Default for SpanHasher {
 }
 
 impl SpanHasher {
+    /// Goes on from the hash of the items before.
+    #[must_use]
+    pub fn resume(so_far: Hash256) -> Self {
+        Self(so_far)
+    }
+
     /// Chains the next item's text.
     pub fn add(&mut self, item: &[u8]) {
         let mut hasher = Sha256::new();

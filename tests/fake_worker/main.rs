@@ -99,6 +99,7 @@ impl Worker {
                 "unanswerable" => syscalls[0] = r#"["vatstoreGet","unknown"]"#.to_owned(),
                 "computrons" => cost += 1,
                 "error-status" => status = "error",
+                "slow" => std::thread::sleep(Duration::from_millis(1_500)),
                 "wrong-hash" => self.heap.take(b"something else"),
                 "flaky" => {
                     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_nanos();

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
@@ -49,6 +50,13 @@ impl Lab {
     fn run(&self, command: &str, more: &[&str]) -> Run {
         spanwatch(&[&[command, text(&self.file), "--format", "json"], more].concat())
     }
+}
+
+/// The worker that the lab's package compiles.
+pub fn real_worker() -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/worker-path.sh");
+    let out = Command::new(script).output().expect("the script");
+    PathBuf::from(String::from_utf8(out.stdout).expect("text").trim())
 }
 
 const CLOSED: &str = "SELECT count(*) FROM transcriptSpans WHERE isCurrent IS NULL";
@@ -236,32 +244,40 @@ fn the_same_again_is_the_same_and_leaves_no_trace() {
 }
 
 /// A kernel that runs on: killed when the test ends, however it ends.
-struct LiveKernel {
+pub struct LiveKernel {
     child: std::process::Child,
-    output: BufReader<std::process::ChildStdout>,
+    output: Option<BufReader<std::process::ChildStdout>>,
+    /// What it has said since somebody else reads it.
+    said: Arc<Mutex<String>>,
 }
 
 impl LiveKernel {
     fn start(out: &Path) -> Self {
+        // Relaxed, so that real workers are told both values of that option.
+        Self::start_with(out, &["--live", "200", "--relaxed"])
+    }
+
+    pub fn start_with(out: &Path, options: &[&str]) -> Self {
         let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
         let mut child = Command::new("node")
             .arg(lab.join("lab.mjs"))
-            // Relaxed, so that real workers are told both values of that option.
-            .args(["--live", "200", "--relaxed", "--out", text(out)])
+            .args(options)
+            .args(["--out", text(out)])
             .stdout(Stdio::piped())
             // Its workers complain when it is killed under them.
             .stderr(Stdio::null())
             .spawn()
             .expect("node");
-        let output = BufReader::new(child.stdout.take().expect("its output"));
-        let mut kernel = Self { child, output };
+        let output = Some(BufReader::new(child.stdout.take().expect("its output")));
+        let mut kernel = Self { child, output, said: Arc::default() };
         while kernel.line() != "live" {}
         kernel
     }
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        assert_ne!(self.output.read_line(&mut line).expect("a line"), 0, "the kernel ended");
+        let output = self.output.as_mut().expect("nobody else reads");
+        assert_ne!(output.read_line(&mut line).expect("a line"), 0, "the kernel ended");
         line.trim().to_owned()
     }
 
@@ -271,7 +287,32 @@ impl LiveKernel {
         }
     }
 
-    fn signal(&self, name: &str) {
+    /// From here on it is read as it comes, so that it never waits for us.
+    pub fn keep_reading(&mut self) {
+        let (mut output, said) = (self.output.take().expect("nobody else reads"), Arc::clone(&self.said));
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while output.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                said.lock().expect("not poisoned").push_str(&line);
+                line.clear();
+            }
+        });
+    }
+
+    /// Waits until it has said something.
+    pub fn wait_for(&self, part: &str) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !self.said.lock().expect("not poisoned").contains(part) {
+            assert!(
+                Instant::now() < deadline,
+                "the kernel never says {part:?}: {}",
+                self.said.lock().expect("not poisoned")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.expect("kill").success());
     }
@@ -297,9 +338,8 @@ impl Drop for LiveKernel {
 
 #[test]
 fn a_running_node_is_not_disturbed_and_a_dead_one_is_read_from_a_copy() {
-    let lab = lab("everything");
-    let worker = lab.run("doctor", &[]).lines("doctor")[0]["workers"][0]["path"].clone();
-    let worker = worker.as_str().expect("a path");
+    let worker = real_worker();
+    let worker = text(&worker);
     let out = tempfile::tempdir().expect("a directory");
     let dir = out.path().join("agoric");
     let file = dir.join("swingstore.sqlite");

@@ -1,5 +1,6 @@
 //! A kernel's database as the fake worker would have written it, in the real schema.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -38,29 +39,270 @@ pub struct Synthetic {
 pub fn database() -> Synthetic {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("swingstore.sqlite");
-    let db = Connection::open(&file).expect("create");
-    db.execute_batch(SCHEMA).expect("schema");
-    let bundles = write_bundles(&db);
+    let mut node = Node::create(&file, Keep::everything());
     for (vat, name, spans) in [("v1", "one", 3), ("v2", "two", 1)] {
-        put(&db, &format!("vat.name.{name}"), vat);
-        let options = json!({"workerOptions": {"type": "xsnap", "bundleIDs": bundles.worker}, "name": name});
-        put(&db, &format!("{vat}.options"), &options.to_string());
-        Vat { db: &db, id: vat, heap: Heap::blank(), position: 0, items: Vec::new() }.write(spans, &bundles);
+        node.start_vat(vat, name);
+        for _ in 0..spans {
+            node.work(vat);
+            node.save(vat);
+        }
     }
-    put(&db, "v3.options", r#"{"workerOptions":{"type":"local"},"name":"local"}"#);
+    put(&node.db, "v3.options", r#"{"workerOptions":{"type":"local"},"name":"local"}"#);
     for (end, hash, is_current) in [(0, "", None), (1, "", Some(1))] {
         let start = if is_current.is_some() { 1 } else { 0 };
-        db.execute(
-            "INSERT OR REPLACE INTO transcriptSpans VALUES ('v3', ?, ?, ?, ?, 0)",
-            params![start, end, hash, is_current],
-        )
-        .expect("write");
+        node.db
+            .execute(
+                "INSERT OR REPLACE INTO transcriptSpans VALUES ('v3', ?, ?, ?, ?, 0)",
+                params![start, end, hash, is_current],
+            )
+            .expect("write");
     }
-    put(&db, "crankNumber", "17");
-    db.close().expect("close");
+    node.commit();
+    node.stop();
     Synthetic { dir, file }
 }
 
+/// What a node keeps of closed spans.
+#[derive(Debug, Clone, Default)]
+pub struct Keep {
+    pub items: bool,
+    pub images: bool,
+    /// Where `transcript.*.gz` and `snapshot.*.gz` are written, if they are.
+    pub archive: Option<PathBuf>,
+}
+
+impl Keep {
+    pub fn everything() -> Self {
+        Self { items: true, images: true, archive: None }
+    }
+
+    pub fn items() -> Self {
+        Self { items: true, ..Self::default() }
+    }
+}
+
+/// A node at work: what its vats do is what the fake worker would. It writes as the swing-store does, a commit a block, and
+/// it has the database open until it is stopped.
+pub struct Node {
+    pub db: Connection,
+    keep: Keep,
+    bundles: Bundles,
+    vats: BTreeMap<String, Vat>,
+    height: u64,
+}
+
+/// A vat whose current span is growing.
+#[derive(Debug, Clone)]
+struct Vat {
+    heap: Heap,
+    start: i64,
+    items: Vec<String>,
+    spans: u32,
+}
+
+impl Node {
+    /// With an empty database.
+    pub fn create(file: &Path, keep: Keep) -> Self {
+        let db = Connection::open(file).expect("create");
+        db.execute_batch(SCHEMA).expect("schema");
+        if let Some(archive) = &keep.archive {
+            std::fs::create_dir_all(archive).expect("a directory");
+        }
+        let bundles = write_bundles(&db);
+        let node = Self { db, keep, bundles, vats: BTreeMap::new(), height: 0 };
+        node.begin();
+        node
+    }
+
+    /// Starts again with the database that it had when it stopped.
+    pub fn restart(mut self, file: &Path) -> Self {
+        self.db = Connection::open(file).expect("open");
+        self.begin();
+        self
+    }
+
+    fn begin(&self) {
+        // The first read makes -wal and -shm, as a node's start does.
+        self.db.execute_batch("BEGIN IMMEDIATE").expect("a block begins");
+    }
+
+    /// The end of a block.
+    pub fn commit(&mut self) {
+        self.height += 1;
+        for (key, value) in [
+            ("crankNumber", (self.height * 7).to_string()),
+            ("activityhash", hex(self.height.to_string().as_bytes())),
+            ("host.height", self.height.to_string()),
+        ] {
+            self.db.execute("INSERT OR REPLACE INTO kvStore VALUES (?, ?)", [key, &value]).expect("write");
+        }
+        self.db.execute_batch("COMMIT").expect("commit");
+        self.begin();
+    }
+
+    /// Leaves, as a node that is told to.
+    pub fn stop(self) -> Stopped {
+        self.db.execute_batch("ROLLBACK").expect("nothing is left of an unfinished block");
+        self.db.close().expect("close");
+        let nowhere = Connection::open_in_memory().expect("memory");
+        Stopped(Self { db: nowhere, keep: self.keep, bundles: self.bundles, vats: self.vats, height: self.height })
+    }
+
+    pub fn start_vat(&mut self, vat: &str, name: &str) {
+        put(&self.db, &format!("vat.name.{name}"), vat);
+        let options = json!({"workerOptions": {"type": "xsnap", "bundleIDs": self.bundles.worker}, "name": name});
+        put(&self.db, &format!("{vat}.options"), &options.to_string());
+        let (heap, item) = initialize(vat, &self.bundles);
+        self.vats.insert(vat.to_owned(), Vat { heap, start: 0, items: Vec::new(), spans: 0 });
+        self.record(vat, item);
+        self.deliver(vat, &json!(["startVat", {"body": "#{}", "slots": []}]));
+    }
+
+    /// Two messages.
+    pub fn work(&mut self, vat: &str) {
+        for message in 0..2 {
+            self.message(vat, message);
+        }
+    }
+
+    pub fn message(&mut self, vat: &str, message: u32) {
+        let span = self.vats[vat].spans;
+        let syscalls = json!([
+            ["vatstoreSet", format!("key-{span}"), format!("{message}")],
+            ["vatstoreGet", format!("key-{span}")],
+            ["send", "o-50", {"methargs": {"body": "#[\"é\\ud83d\"]", "slots": []}}],
+        ]);
+        self.deliver(vat, &json!(["message", "o+0", {"methargs": {"body": syscalls.to_string(), "slots": []}}]));
+    }
+
+    fn deliver(&mut self, vat: &str, delivery: &serde_json::Value) {
+        let of = self.vats.get_mut(vat).expect("a vat");
+        let delivery = delivery.to_string();
+        of.heap.take(format!(r#"?["deliver",{delivery}]"#).as_bytes());
+        let syscalls = syscalls_of(&serde_json::from_str(&delivery).expect("json"));
+        let mut recorded = Vec::new();
+        for syscall in &syscalls {
+            let response = if syscall.contains("vatstoreGet") { r#"["ok","value"]"# } else { r#"["ok",null]"# };
+            of.heap.take(format!("/{response}").as_bytes());
+            recorded.push(format!(r#"{{"s":{syscall},"r":{response}}}"#));
+        }
+        let item = format!(
+            r#"{{"d":{delivery},"sc":[{}],"r":{{"status":"ok","metering":{{"computrons":{}}}}}}}"#,
+            recorded.join(","),
+            computrons(syscalls.len())
+        );
+        self.record(vat, item);
+    }
+
+    /// Adds an item to the vat's current span.
+    fn record(&mut self, vat: &str, item: String) {
+        let of = self.vats.get_mut(vat).expect("a vat");
+        let position = of.start + of.items.len() as i64;
+        self.db
+            .execute("INSERT INTO transcriptItems VALUES (?, ?, ?, 0)", params![vat, position, item])
+            .expect("write");
+        of.items.push(item);
+        let hash = span_hash(of.items.iter().cloned());
+        self.db
+            .execute(
+                "INSERT OR REPLACE INTO transcriptSpans VALUES (?, ?, ?, ?, 1, 0)",
+                params![vat, of.start, position + 1, hash],
+            )
+            .expect("write");
+    }
+
+    /// Takes a snapshot: closes the span, deletes what the node does not keep, and begins the next one.
+    pub fn save(&mut self, vat: &str) {
+        self.deliver(vat, &json!(["bringOutYourDead"]));
+        let image = self.vats[vat].heap.image();
+        let hash = hex(image.as_bytes());
+        self.record(vat, format!(r#"{{"d":["save-snapshot"],"sc":[],"r":{{"status":"ok","snapshotID":"{hash}"}}}}"#));
+        let position = self.close_span(vat) - 1;
+        if !self.keep.images {
+            let of_vat = "UPDATE snapshots SET compressedSnapshot = NULL, inUse = NULL WHERE vatID = ?";
+            self.db.execute(of_vat, [vat]).expect("write");
+        }
+        self.db.execute("UPDATE snapshots SET inUse = NULL WHERE vatID = ?", [vat]).expect("write");
+        let compressed = gzip(image.as_bytes());
+        self.write_archive(&format!("snapshot.{vat}.{position}.gz"), &compressed);
+        self.db
+            .execute(
+                "INSERT INTO snapshots VALUES (?, ?, 1, ?, ?, ?, ?)",
+                params![vat, position, hash, image.len() as i64, compressed.len() as i64, compressed],
+            )
+            .expect("write");
+        self.record(
+            vat,
+            format!(r#"{{"d":["load-snapshot",{{"snapshotID":"{hash}"}}],"sc":[],"r":{{"status":"ok"}}}}"#),
+        );
+    }
+
+    /// One past its end.
+    fn close_span(&mut self, vat: &str) -> i64 {
+        let of = self.vats.get_mut(vat).expect("a vat");
+        let end = of.start + of.items.len() as i64;
+        self.db.execute("UPDATE transcriptSpans SET isCurrent = NULL WHERE vatID = ?", [vat]).expect("write");
+        if !self.keep.items {
+            self.db.execute("DELETE FROM transcriptItems WHERE vatID = ?", [vat]).expect("write");
+        }
+        let lines: String = of.items.drain(..).map(|item| item + "\n").collect();
+        let name = format!("transcript.{vat}.{}.{end}.gz", of.start);
+        (of.start, of.spans) = (end, of.spans + 1);
+        self.write_archive(&name, &gzip(lines.as_bytes()));
+        end
+    }
+
+    fn write_archive(&self, name: &str, bytes: &[u8]) {
+        if let Some(archive) = &self.keep.archive {
+            std::fs::write(archive.join(name), bytes).expect("write");
+        }
+    }
+
+    /// Where the vats are now, for a return to it.
+    pub fn snapshot_of_vats(&self) -> Vats {
+        Vats(self.vats.clone())
+    }
+
+    /// Goes on from where the vats were, in a database that was restored to what it was then.
+    pub fn back_to(&mut self, vats: Vats, height: u64) {
+        (self.vats, self.height) = (vats.0, height);
+    }
+
+    /// Ends a vat. Its rows stay until they are cleaned up.
+    pub fn terminate(&mut self, vat: &str) {
+        self.close_span(vat);
+        self.db.execute("UPDATE snapshots SET inUse = NULL WHERE vatID = ?", [vat]).expect("write");
+        self.vats.remove(vat);
+    }
+
+    /// Deletes the rows of a vat that was terminated.
+    pub fn clean_up(&self, vat: &str) {
+        for table in ["snapshots", "transcriptItems", "transcriptSpans"] {
+            self.db.execute(&format!("DELETE FROM {table} WHERE vatID = ?"), [vat]).expect("write");
+        }
+        self.db.execute("DELETE FROM kvStore WHERE key = ?", [format!("{vat}.options")]).expect("write");
+    }
+}
+
+/// Where the vats of a node were.
+pub struct Vats(BTreeMap<String, Vat>);
+
+/// A node that does not run.
+pub struct Stopped(Node);
+
+impl Stopped {
+    pub fn restart(self, file: &Path) -> Node {
+        self.0.restart(file)
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(bytes).expect("in memory");
+    gzip.finish().expect("in memory")
+}
+
+#[derive(Debug)]
 struct Bundles {
     worker: Vec<String>,
     programs: Vec<String>,
@@ -98,101 +340,28 @@ fn write_bundles(db: &Connection) -> Bundles {
 }
 
 fn put(db: &Connection, key: &str, value: &str) {
-    db.execute("INSERT INTO kvStore VALUES (?, ?)", [key, value]).expect("write");
+    db.execute("INSERT OR REPLACE INTO kvStore VALUES (?, ?)", [key, value]).expect("write");
 }
 
-struct Vat<'a> {
-    db: &'a Connection,
-    id: &'a str,
-    heap: Heap,
-    position: i64,
-    items: Vec<String>,
-}
-
-impl Vat<'_> {
-    fn write(mut self, spans: usize, bundles: &Bundles) {
-        let source = &bundles.source;
-        let worker_options = json!({"type": "xsnap", "bundleIDs": bundles.worker});
-        self.items.push(format!(
-            r#"{{"d":["initialize-worker",{{"source":{{"bundleID":"{source}"}},"workerOptions":{worker_options}}}],"sc":[],"r":{{"status":"ok"}}}}"#
-        ));
-        for program in &bundles.programs {
-            self.heap.take(format!("e{program}").as_bytes());
-        }
-        let bundle = format!(
-            r#"{{"moduleFormat":"endoZipBase64","endoZipBase64Sha512":"{}","endoZipBase64":"{}"}}"#,
-            &source[3..],
-            bundles.zip_base64
-        );
-        let options = r#"{"enableDisavow":false,"relaxDurabilityRules":false}"#;
-        self.heap.take(format!(r#"?["setBundle","{}",{bundle},{options}]"#, self.id).as_bytes());
-        self.deliver(&json!(["startVat", {"body": "#{}", "slots": []}]));
-        for span in 0..spans {
-            for message in 0..2 {
-                let syscalls = json!([
-                    ["vatstoreSet", format!("key-{span}"), format!("{message}")],
-                    ["vatstoreGet", format!("key-{span}")],
-                    ["send", "o-50", {"methargs": {"body": "#[\"é\\ud83d\"]", "slots": []}}],
-                ]);
-                self.deliver(&json!(["message", "o+0", {"methargs": {"body": syscalls.to_string(), "slots": []}}]));
-            }
-            self.deliver(&json!(["bringOutYourDead"]));
-            self.save();
-        }
-        self.end_span(true);
+/// The heap of a vat whose worker was just initialized, and the item that says so.
+fn initialize(vat: &str, bundles: &Bundles) -> (Heap, String) {
+    let mut heap = Heap::blank();
+    let source = &bundles.source;
+    let worker_options = json!({"type": "xsnap", "bundleIDs": bundles.worker});
+    let item = format!(
+        r#"{{"d":["initialize-worker",{{"source":{{"bundleID":"{source}"}},"workerOptions":{worker_options}}}],"sc":[],"r":{{"status":"ok"}}}}"#
+    );
+    for program in &bundles.programs {
+        heap.take(format!("e{program}").as_bytes());
     }
-
-    fn deliver(&mut self, delivery: &serde_json::Value) {
-        let delivery = delivery.to_string();
-        self.heap.take(format!(r#"?["deliver",{delivery}]"#).as_bytes());
-        let syscalls = syscalls_of(&serde_json::from_str(&delivery).expect("json"));
-        let mut recorded = Vec::new();
-        for syscall in &syscalls {
-            let response = if syscall.contains("vatstoreGet") { r#"["ok","value"]"# } else { r#"["ok",null]"# };
-            self.heap.take(format!("/{response}").as_bytes());
-            recorded.push(format!(r#"{{"s":{syscall},"r":{response}}}"#));
-        }
-        self.items.push(format!(
-            r#"{{"d":{delivery},"sc":[{}],"r":{{"status":"ok","metering":{{"computrons":{}}}}}}}"#,
-            recorded.join(","),
-            computrons(syscalls.len())
-        ));
-    }
-
-    fn save(&mut self) {
-        let image = self.heap.image();
-        let hash = hex(image.as_bytes());
-        self.items.push(format!(r#"{{"d":["save-snapshot"],"sc":[],"r":{{"status":"ok","snapshotID":"{hash}"}}}}"#));
-        self.end_span(false);
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-        gzip.write_all(image.as_bytes()).expect("in memory");
-        let gzip = gzip.finish().expect("in memory");
-        self.db
-            .execute(
-                "INSERT INTO snapshots VALUES (?, ?, NULL, ?, ?, ?, ?)",
-                params![self.id, self.position - 1, hash, image.len() as i64, gzip.len() as i64, gzip],
-            )
-            .expect("write");
-        self.items
-            .push(format!(r#"{{"d":["load-snapshot",{{"snapshotID":"{hash}"}}],"sc":[],"r":{{"status":"ok"}}}}"#));
-    }
-
-    fn end_span(&mut self, is_current: bool) {
-        let start = self.position;
-        for item in &self.items {
-            self.db
-                .execute("INSERT INTO transcriptItems VALUES (?, ?, ?, 0)", params![self.id, self.position, item])
-                .expect("write");
-            self.position += 1;
-        }
-        let hash = span_hash(self.items.drain(..));
-        self.db
-            .execute(
-                "INSERT INTO transcriptSpans VALUES (?, ?, ?, ?, ?, 0)",
-                params![self.id, start, self.position, hash, is_current.then_some(1)],
-            )
-            .expect("write");
-    }
+    let bundle = format!(
+        r#"{{"moduleFormat":"endoZipBase64","endoZipBase64Sha512":"{}","endoZipBase64":"{}"}}"#,
+        &source[3..],
+        bundles.zip_base64
+    );
+    let options = r#"{"enableDisavow":false,"relaxDurabilityRules":false}"#;
+    heap.take(format!(r#"?["setBundle","{vat}",{bundle},{options}]"#).as_bytes());
+    (heap, item)
 }
 
 /// The hash of a span's items, written down once more so that the program's own can be wrong.

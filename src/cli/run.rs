@@ -1,0 +1,145 @@
+//! `spanwatch run` and `spanwatch config`: the daemon and what it is set to.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::{CliError, Exit};
+use crate::config::{Config, DEFAULT, Layers, Log, LogFormat};
+use crate::daemon;
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "SPANWATCH_CONFIG")]
+    config: Option<PathBuf>,
+    /// Set one key, as in watch.poll_interval=2s; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+    /// The daemon's own directory [key: state.dir]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn layers(&self) -> Result<Layers, CliError> {
+        let mut layers = Layers::load(self.config.as_deref())?;
+        for (key, value) in &self.settings {
+            layers.set(key, value);
+        }
+        set_path(&mut layers, "state.dir", self.state_dir.as_ref());
+        Ok(layers)
+    }
+
+    /// For a command that only looks at what the daemon has.
+    pub(super) fn state_dir(&self) -> Result<PathBuf, CliError> {
+        Ok(Config::read(&self.layers()?, false)?.state.dir)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The kernel's database: the file swingstore.sqlite or the directory that holds it [key: node.database]
+    #[arg(long, value_name = "PATH")]
+    db: Option<PathBuf>,
+    /// The node's vat-transcript-archive-dir [key: node.transcript_archive]
+    #[arg(long, value_name = "DIR")]
+    transcript_archive: Option<PathBuf>,
+    /// The node's vat-snapshot-archive-dir [key: node.snapshot_archive]
+    #[arg(long, value_name = "DIR")]
+    snapshot_archive: Option<PathBuf>,
+    /// The node's xsnap-worker [key: worker.path]
+    #[arg(long, value_name = "PATH")]
+    worker: Option<PathBuf>,
+    /// Where metrics and health are served, or "" for nowhere [key: http.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where to begin when the state directory is new: now, genesis, or a position [key: watch.since]
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+    /// auto, human or json [key: log.format]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+fn set_path(layers: &mut Layers, key: &str, path: Option<&PathBuf>) {
+    if let Some(path) = path {
+        layers.set(key, &path.to_string_lossy());
+    }
+}
+
+impl RunArgs {
+    fn layers(&self) -> Result<Layers, CliError> {
+        let mut layers = self.config.layers()?;
+        for (key, path) in [
+            ("node.database", &self.db),
+            ("node.transcript_archive", &self.transcript_archive),
+            ("node.snapshot_archive", &self.snapshot_archive),
+            ("worker.path", &self.worker),
+        ] {
+            set_path(&mut layers, key, path.as_ref());
+        }
+        for (key, value) in
+            [("http.listen", &self.listen), ("watch.since", &self.since), ("log.format", &self.log_format)]
+        {
+            if let Some(value) = value {
+                layers.set(key, value);
+            }
+        }
+        Ok(layers)
+    }
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    let config = Config::read(&args.layers()?, true)?;
+    log(&config.log);
+    daemon::run(config)?;
+    Ok(Exit::Verified)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Print the built-in file instead: all keys with their meaning
+    #[arg(long)]
+    default: bool,
+}
+
+pub(super) fn show(args: &ShowArgs) -> Result<Exit, CliError> {
+    let mut out = io::stdout().lock();
+    if args.default {
+        out.write_all(DEFAULT.as_bytes())?;
+        return Ok(Exit::Verified);
+    }
+    let layers = args.run.layers()?;
+    Config::read(&layers, false)?;
+    out.write_all(layers.print().as_bytes())?;
+    Ok(Exit::Verified)
+}
+
+fn log(log: &Log) {
+    let is_human = match log.format {
+        LogFormat::Auto => io::stderr().is_terminal(),
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    // The configuration was read with success, so its directives are good.
+    let filter = EnvFilter::try_from_env("SPANWATCH_LOG").unwrap_or_else(|_| EnvFilter::new(&log.level));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if is_human {
+        subscriber.with_ansi(io::stderr().is_terminal()).with_target(false).init();
+    } else {
+        subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, as in watch.poll_interval=2s")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}

@@ -1,0 +1,120 @@
+//! `spanwatch verdicts` and `spanwatch ack`: what the daemon has found, also while it runs.
+
+use std::io::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::run::ConfigArgs;
+use super::{CliError, Exit, Format};
+use crate::report::json;
+use crate::store::{Acknowledged, Store, VerdictFilter, VerdictRow};
+
+#[derive(Debug, Args)]
+pub(super) struct VerdictsArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Only divergences
+    #[arg(long)]
+    diverged: bool,
+    /// Only this vat, by ID or name
+    #[arg(long, value_name = "ID|NAME")]
+    vat: Option<String>,
+    /// Only the newest so many
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    r#type: &'static str,
+    #[serde(flatten)]
+    row: &'a VerdictRow,
+}
+
+pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
+    let store = Store::open_beside_the_daemon(&args.config.state_dir()?)?;
+    let filter = VerdictFilter { is_diverged: args.diverged, vat: args.vat.clone(), limit: args.limit };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut written = Ok(());
+    let (mut rows, mut unacknowledged) = (0_u64, 0_u64);
+    store.verdicts(&filter, |row| {
+        rows += 1;
+        unacknowledged += u64::from(row.acknowledged == Some(false));
+        if written.is_ok() {
+            written = match args.format {
+                Format::Json => writeln!(out, "{}", json::line(&Line { r#type: "verdict", row: &row })),
+                Format::Text => writeln!(out, "{}", text(&row)),
+            };
+        }
+    })?;
+    written?;
+    if args.format == Format::Text && rows == 0 {
+        writeln!(out, "no span matches; `spanwatch run` notes those that close")?;
+    }
+    out.flush()?;
+    Ok(if unacknowledged > 0 { Exit::Diverged } else { Exit::Verified })
+}
+
+/// A line, and another for what is to be said about it.
+fn text(row: &VerdictRow) -> String {
+    let verdict = if row.verdict == "diverged" { "DIVERGED" } else { &row.verdict };
+    let when = row.finished_at.map_or_else(|| "-".to_owned(), time);
+    let mut text = format!(
+        "{when:<20} {verdict:<14} {:<28} {:<16} inc {:<2} [{}, {})",
+        row.id,
+        row.name.as_deref().unwrap_or("-"),
+        row.incarnation,
+        row.start,
+        row.end
+    );
+    if let (Some(base), Some(deliveries), Some(seconds)) = (&row.base, row.deliveries, row.replay_seconds) {
+        text.push_str(&format!(" {base}, {deliveries} deliveries, {seconds:.2} s"));
+    }
+    if row.attempts > 0 {
+        text.push_str(&format!(", {} attempts in vain", row.attempts));
+    }
+    if let Some(explanation) = &row.explanation {
+        text.push_str(&format!("\n    {explanation}"));
+    }
+    match row.acknowledged {
+        Some(true) => {
+            text.push_str(&format!("\n    acknowledged: {}", row.note.as_deref().unwrap_or("without a note")));
+        }
+        Some(false) => text.push_str(&format!("\n    not acknowledged: spanwatch ack {} --note \"…\"", row.id)),
+        None => {}
+    }
+    text
+}
+
+fn time(seconds: f64) -> String {
+    let at = UNIX_EPOCH + Duration::from_secs_f64(seconds.max(0.0));
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AckArgs {
+    /// The divergence, as the log, `spanwatch verdicts` and /api/v1/divergences name it
+    #[arg(value_name = "ID")]
+    id: String,
+    /// What you found out about it
+    #[arg(long)]
+    note: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) fn acknowledge(args: &AckArgs) -> Result<Exit, CliError> {
+    let store = Store::open_beside_the_daemon(&args.config.state_dir()?)?;
+    let mut out = io::stdout().lock();
+    match store.acknowledge(&args.id, args.note.as_deref())? {
+        Acknowledged::Now => writeln!(out, "{} is acknowledged; {} left", args.id, store.unacknowledged()?)?,
+        Acknowledged::Before => writeln!(out, "{} was acknowledged before; nothing is changed", args.id)?,
+        Acknowledged::Unknown => return Err(CliError::UnknownDivergence { id: args.id.clone() }),
+    }
+    Ok(Exit::Verified)
+}

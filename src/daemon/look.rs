@@ -1,0 +1,684 @@
+//! A look at the node's database: what is new since the last one, noted in the store, copied where the node deletes.
+//!
+//! Owns the cursors (what was noted of each vat) and the decision what is copied. Each look is one short read, with
+//! another for each image that is copied; nothing of the database is held between them. What a look costs depends on what
+//! is new and on how many vats there are.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::shared::Shared;
+use super::watch::LookSource;
+use crate::config::{CaptureWhen, Since};
+use crate::kernel_db::{
+    Access, CommitMark, DbError, Identity, Kept, NewItems, Pulse, Reader, SnapshotRow, SpanRow, VatOptions, WorkerType,
+};
+use crate::metrics::{gauge_value, observe};
+use crate::store::{CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError, now};
+use crate::transcript::{Position, SpanHasher, VatId};
+
+/// No more closed spans of one vat are noted in one look.
+const CLOSED_SPANS_MAX: u32 = 500;
+/// No more text is copied of one vat in one look.
+const ITEM_BYTES_MAX: usize = 16 << 20;
+/// No more images are copied in one look.
+const IMAGES_MAX: usize = 4;
+/// As many spans of the history are kept noted.
+const HISTORY_SPANS: u64 = 32;
+/// An image that could not be copied is tried again after this time.
+const RETRY_IMAGE: Duration = Duration::from_secs(60);
+
+/// Who has something of closed spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeper {
+    /// The node's database.
+    Node,
+    /// Its archive.
+    Archive,
+    /// Nobody but us.
+    Nobody,
+}
+
+/// Who has what of closed spans, as seen on those that closed last. `None` until one has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Retention {
+    /// The items.
+    pub items: Option<Keeper>,
+    /// The images.
+    pub images: Option<Keeper>,
+}
+
+impl Retention {
+    /// In words, with what would improve it.
+    #[must_use]
+    pub fn describe(self) -> String {
+        let advice = |line: &str| format!("; in app.toml, section [swingset], {line} would change that");
+        let items = match self.items {
+            None => "whether the node keeps the items of closed spans is not known yet, so they are copied".to_owned(),
+            Some(Keeper::Node) => "the node keeps the items of closed spans".to_owned(),
+            Some(Keeper::Archive) => "the items of closed spans are read from the archive".to_owned(),
+            Some(Keeper::Nobody) => format!(
+                "the node deletes the items of a span as it closes, so they are copied before, and the last ones cannot be \
+                 seen{}",
+                advice("vat-transcript-archive-dir (with node.transcript_archive here)")
+            ),
+        };
+        let images = match self.images {
+            None => "whether it keeps old images is not known yet, so they are copied".to_owned(),
+            Some(Keeper::Node) => "it keeps old images".to_owned(),
+            Some(Keeper::Archive) => "old images are read from the archive".to_owned(),
+            Some(Keeper::Nobody) => format!(
+                "it deletes old images, so they are copied while they are in use{}",
+                advice("vat-snapshot-archive-dir (with node.snapshot_archive here)")
+            ),
+        };
+        format!("{items}; {images}")
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Found {
+    /// Something is new.
+    pub(super) is_changed: bool,
+    /// There is more than one look takes: another should follow.
+    pub(super) is_unfinished: bool,
+}
+
+pub(super) struct Looker<'a> {
+    shared: &'a Shared,
+    vats: HashMap<VatId, KnownVat>,
+    seen: Option<NodeSeen>,
+    /// Of spans that are open: how far their items were copied.
+    captures: HashMap<VatId, CaptureRow>,
+    /// Open spans whose image is copied, or that need none.
+    images_done: HashMap<VatId, Position>,
+    images_refused: HashMap<VatId, Instant>,
+    /// Set while something is left over from the last look.
+    is_unfinished: bool,
+    /// As it was before the last look.
+    commit_mark: Option<CommitMark>,
+    is_retention_told: bool,
+}
+
+/// What one read of the database gave.
+struct News {
+    access: Access,
+    pulse: Pulse,
+    /// `None` if the pulse is as it was.
+    vats: Option<Vec<VatNews>>,
+    static_names: Vec<(String, VatId)>,
+}
+
+/// What is new of a vat.
+#[derive(Default)]
+struct VatNews {
+    vat: Option<VatId>,
+    current: Option<SpanRow>,
+    closed: Vec<SpanRow>,
+    /// What there is of the last of them.
+    kept: Option<Kept>,
+    is_cut: bool,
+    /// Set at the first sight of a vat.
+    options: Option<VatOptions>,
+    last_closed: Option<SpanRow>,
+    history: Option<(Position, Position)>,
+    items: Option<NewItems>,
+    image: Option<SnapshotRow>,
+}
+
+impl<'a> Looker<'a> {
+    pub(super) fn new(shared: &'a Arc<Shared>) -> Self {
+        let mut looker = Self {
+            shared,
+            vats: HashMap::new(),
+            seen: None,
+            captures: HashMap::new(),
+            images_done: HashMap::new(),
+            images_refused: HashMap::new(),
+            is_unfinished: true,
+            commit_mark: None,
+            is_retention_told: false,
+        };
+        if let Err(error) = looker.recall() {
+            shared.store_failed(&error);
+        }
+        looker
+    }
+
+    /// Takes up where an earlier process left off.
+    fn recall(&mut self) -> Result<(), StoreError> {
+        let store = &self.shared.store;
+        self.seen = store.node()?;
+        self.vats = store.vats()?.into_iter().map(|vat| (vat.vat.clone(), vat)).collect();
+        self.captures.clear();
+        for capture in store.captures()? {
+            let newest = self.captures.get(&capture.vat).is_none_or(|known| known.start < capture.start);
+            if newest {
+                self.captures.insert(capture.vat.clone(), capture);
+            }
+        }
+        self.is_unfinished = true;
+        Ok(())
+    }
+
+    /// Whether there may have been a commit since the last look. Costs next to nothing.
+    pub(super) fn is_commit_new(&self) -> bool {
+        let mark = self.shared.db.commit_mark();
+        mark.is_none() || mark != self.commit_mark
+    }
+
+    /// Looks once.
+    pub(super) fn look(&mut self, source: LookSource) -> Found {
+        // Taken before: what is committed while we read is looked at again.
+        self.commit_mark = self.shared.db.commit_mark();
+        let found = match self.try_look() {
+            Ok(found) => found,
+            Err(LookError::Database(error)) => {
+                self.unreadable(&error);
+                Found::default()
+            }
+            Err(LookError::Store(error)) => {
+                self.shared.store_failed(&error);
+                // What is in memory may be ahead of the store.
+                if let Err(error) = self.recall() {
+                    self.shared.store_failed(&error);
+                }
+                Found::default()
+            }
+        };
+        let label = if found.is_changed { "change" } else { "nothing" };
+        self.shared.metrics.looks.with_label_values(&[source.label(), label]).inc();
+        found
+    }
+
+    fn try_look(&mut self) -> Result<Found, LookError> {
+        let identity = self.shared.db.identity()?;
+        let began = Instant::now();
+        let news = self.shared.db.read(|reader| self.read(reader, identity))?;
+        observe(&self.shared.metrics.read_transaction_seconds, began.elapsed());
+        self.readable(&news);
+        let Some(vats) = news.vats else {
+            return Ok(Found::default());
+        };
+        self.compare_with_last(identity, &news.pulse);
+        self.learn_retention(&vats);
+        let (noted, mut is_unfinished) = self.noted(identity, &news.pulse, &news.static_names, &vats);
+        let new = self.shared.store.note(&noted)?;
+        let is_changed = self.seen.as_ref() != Some(&noted.node);
+        self.seen = Some(noted.node);
+        for NotedVat { vat, .. } in noted.vats {
+            self.vats.insert(vat.vat.clone(), vat);
+        }
+        if new > 0 {
+            self.shared.wake_workers();
+        }
+        self.copy_items(&vats)?;
+        is_unfinished |= self.copy_images(&vats)?;
+        is_unfinished |= self.note_history()?;
+        self.is_unfinished = is_unfinished;
+        self.shared.set_view(|view| view.vats = self.vats.len() as u64);
+        Ok(Found { is_changed, is_unfinished })
+    }
+
+    /// Everything that is read of the database in one look.
+    fn read(&self, reader: &Reader<'_>, identity: Identity) -> rusqlite::Result<News> {
+        let pulse = reader.pulse()?;
+        let access = reader.access();
+        let is_same = self.seen.as_ref().is_some_and(|seen| seen.identity == identity && seen.pulse == pulse);
+        if is_same && !self.is_unfinished {
+            return Ok(News { access, pulse, vats: None, static_names: Vec::new() });
+        }
+        let heads = reader.heads()?;
+        let is_new = heads.iter().any(|head| !self.vats.contains_key(&head.vat));
+        let static_names = if is_new { reader.static_vats()? } else { Vec::new() };
+        let vats = heads
+            .into_iter()
+            .map(|head| self.read_vat(reader, head.vat, head.current))
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(News { access, pulse, vats: Some(vats), static_names })
+    }
+
+    fn read_vat(&self, reader: &Reader<'_>, vat: VatId, current: Option<SpanRow>) -> rusqlite::Result<VatNews> {
+        let mut news = VatNews { current, ..VatNews::default() };
+        let from = match self.vats.get(&vat) {
+            None => {
+                news.options = Some(reader.options_of(&vat)?.unwrap_or_default());
+                let end = news.current.as_ref().map_or(Position::MAX, |row| row.id.start);
+                news.last_closed = reader.closed_spans_backwards(&vat, 0, end, 1)?.pop();
+                // A vat that is there when we first come has a past; one that comes later has not.
+                self.is_first_time().then(|| self.begin(reader, &vat, &mut news)).transpose()?.unwrap_or(0)
+            }
+            Some(known) if known.is_terminated && news.current.is_none() => {
+                news.vat = Some(vat);
+                return Ok(news);
+            }
+            Some(known) => known.cursor,
+        };
+        let to = news.current.as_ref().map_or(Position::MAX, |row| row.id.start);
+        if from < to {
+            news.closed = reader.closed_spans(&vat, from, to, CLOSED_SPANS_MAX)?;
+            news.is_cut = news.closed.len() == CLOSED_SPANS_MAX as usize;
+        }
+        if let Some(last) = news.closed.last().or(news.last_closed.as_ref()) {
+            news.kept = Some(reader.kept(&last.id)?);
+        }
+        let options = self.vats.get(&vat).map(|known| &known.options).or(news.options.as_ref());
+        let is_local = options.is_some_and(|options| options.worker_type == Some(WorkerType::Local));
+        if let Some(row) = news.current.as_ref().filter(|_| !is_local) {
+            if self.wants_items() {
+                let have = self.captures.get(&vat).filter(|capture| capture.start == row.id.start);
+                let next = have.map_or(row.id.start, |capture| capture.next);
+                if next < row.id.end {
+                    news.items = Some(reader.new_items(&vat, next, row.id.end, ITEM_BYTES_MAX)?);
+                }
+            }
+            if self.wants_images() && self.images_done.get(&vat) != Some(&row.id.start) {
+                news.image = match row.id.start.checked_sub(1) {
+                    Some(before) => reader.snapshot(&vat, before)?.filter(|image| image.has_image),
+                    None => None,
+                };
+            }
+        }
+        news.vat = Some(vat);
+        Ok(news)
+    }
+
+    /// Where to begin with a vat on the first look of all.
+    fn begin(&self, reader: &Reader<'_>, vat: &VatId, news: &mut VatNews) -> rusqlite::Result<Position> {
+        let end = match (&news.current, &news.last_closed) {
+            (Some(row), _) => row.id.start,
+            (None, Some(row)) => row.id.end,
+            (None, None) => 0,
+        };
+        news.history = Some(match self.shared.config.watch.since {
+            Since::Now => (0, 0),
+            Since::Position(0) => (0, end),
+            Since::Position(position) => {
+                let across = reader.closed_spans_backwards(vat, 0, position.saturating_add(1), 1)?.pop();
+                (across.filter(|row| row.id.end > position).map_or(position, |row| row.id.start), end)
+            }
+        });
+        Ok(end)
+    }
+
+    fn is_first_time(&self) -> bool {
+        self.seen.is_none()
+    }
+
+    fn wants(&self, when: CaptureWhen, keeper: Option<Keeper>) -> bool {
+        match when {
+            CaptureWhen::Always => true,
+            CaptureWhen::Never => false,
+            CaptureWhen::Auto => !matches!(keeper, Some(Keeper::Node | Keeper::Archive)),
+        }
+    }
+
+    fn wants_items(&self) -> bool {
+        self.wants(self.shared.config.capture.items, self.shared.view().retention.items)
+    }
+
+    fn wants_images(&self) -> bool {
+        self.wants(self.shared.config.capture.images, self.shared.view().retention.images)
+    }
+
+    /// What a look changes in the store, and whether there is more to note.
+    fn noted(
+        &self,
+        identity: Identity,
+        pulse: &Pulse,
+        static_names: &[(String, VatId)],
+        vats: &[VatNews],
+    ) -> (Noted, bool) {
+        let mut noted = Vec::new();
+        let mut is_unfinished = false;
+        for news in vats {
+            let Some(vat) = &news.vat else { continue };
+            let known = self.vats.get(vat);
+            let mut now = known.cloned().unwrap_or_else(|| {
+                let mut options = news.options.clone().unwrap_or_default();
+                let name = static_names.iter().find(|(_, id)| id == vat).map(|(name, _)| name.clone());
+                options.name = options.name.or(name);
+                let history = news.history.unwrap_or((0, 0));
+                let cursor = if news.history.is_some() { history.1.max(self.first_cursor(news)) } else { 0 };
+                KnownVat { vat: vat.clone(), cursor, is_terminated: false, options, history }
+            });
+            let event = |event| self.shared.metrics.node_events.with_label_values(&[event]).inc();
+            if let Some(first) = news.closed.first().filter(|first| first.id.start != now.cursor) {
+                tracing::warn!(%vat, "no span starts at {}, where the last one ended; the next one starts at {}", now.cursor, first.id.start);
+            }
+            if let Some(last) = news.closed.last() {
+                now.cursor = last.id.end;
+            }
+            match &news.current {
+                Some(row) => {
+                    if now.cursor > row.id.start && news.closed.is_empty() && known.is_some() {
+                        tracing::warn!(%vat, "its transcript is shorter than it was: the open span starts at {}, not at {}", row.id.start, now.cursor);
+                    }
+                    if !news.is_cut {
+                        now.cursor = row.id.start;
+                    }
+                    now.is_terminated = false;
+                }
+                None => {
+                    if !now.is_terminated && known.is_some() {
+                        event("vat_terminated");
+                        let name = now.options.name.as_deref().unwrap_or("-");
+                        tracing::info!(%vat, name, "the vat was terminated");
+                    }
+                    now.is_terminated = !news.is_cut;
+                }
+            }
+            is_unfinished |= news.is_cut;
+            let is_same =
+                known.is_some_and(|known| known.cursor == now.cursor && known.is_terminated == now.is_terminated);
+            if !is_same || !news.closed.is_empty() {
+                let closed =
+                    news.closed.iter().map(|row| NotedSpan { row: row.clone(), source: Source::Live }).collect();
+                noted.push(NotedVat { vat: now, closed });
+            }
+        }
+        noted.extend(self.vanished(vats));
+        let path = self.shared.db.path().display().to_string();
+        (Noted { node: NodeSeen { path, identity, pulse: pulse.clone() }, vats: noted }, is_unfinished)
+    }
+
+    fn first_cursor(&self, news: &VatNews) -> Position {
+        match (&news.current, &news.last_closed) {
+            (Some(row), _) => row.id.start,
+            (None, Some(row)) => row.id.end,
+            (None, None) => 0,
+        }
+    }
+
+    /// Vats of which no row is left although their last span was still open when we looked last.
+    fn vanished(&self, vats: &[VatNews]) -> Vec<NotedVat> {
+        let present: HashSet<&VatId> = vats.iter().filter_map(|news| news.vat.as_ref()).collect();
+        let gone = self.vats.values().filter(|known| !known.is_terminated && !present.contains(&known.vat));
+        gone.map(|known| {
+            self.shared.metrics.node_events.with_label_values(&["vat_terminated"]).inc();
+            self.shared.metrics.missed_spans.inc();
+            if let Err(error) = self.shared.store.count("missed", "", 1) {
+                self.shared.store_failed(&error);
+            }
+            tracing::warn!(vat = %known.vat, "the vat was terminated and all its rows were deleted between two looks: what it did from position {} on was not verified", known.cursor);
+            NotedVat { vat: KnownVat { is_terminated: true, ..known.clone() }, closed: Vec::new() }
+        })
+        .collect()
+    }
+
+    /// Notes when the database is another one, or has lost what it had.
+    fn compare_with_last(&self, identity: Identity, pulse: &Pulse) {
+        let Some(seen) = &self.seen else { return };
+        let event = |event| self.shared.metrics.node_events.with_label_values(&[event]).inc();
+        if seen.identity != identity {
+            event("replaced");
+            tracing::warn!(
+                "the database was replaced by another file (inode {} became {})",
+                seen.identity.inode,
+                identity.inode
+            );
+        }
+        let is_back = seen.pulse.crank > pulse.crank || seen.pulse.height > pulse.height;
+        let is_other = seen.pulse.crank == pulse.crank && seen.pulse.activity_hash != pulse.activity_hash;
+        if is_back || is_other {
+            event("moved_backwards");
+            let show = |pulse: &Pulse| {
+                let part = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
+                format!("block {}, crank {}", part(pulse.height), part(pulse.crank))
+            };
+            tracing::warn!(
+                "the database moved backwards, from {} to {}: it was restored or rolled back; spans that close again are verified \
+                 again where they differ",
+                show(&seen.pulse),
+                show(pulse)
+            );
+        }
+    }
+
+    /// Learns from the spans that closed last who keeps what.
+    fn learn_retention(&mut self, vats: &[VatNews]) {
+        let archives = &self.shared.archives;
+        let mut retention = self.shared.view().retention;
+        let (mut items, mut images) = (None, None);
+        for news in vats {
+            let Some((last, kept)) = news.closed.last().or(news.last_closed.as_ref()).zip(news.kept) else { continue };
+            let options = news.vat.as_ref().and_then(|vat| self.vats.get(vat)).map(|known| &known.options);
+            let is_local =
+                options.or(news.options.as_ref()).is_some_and(|options| options.worker_type == Some(WorkerType::Local));
+            if is_local || last.id.end <= last.id.start {
+                continue;
+            }
+            let keeper = |is_kept, is_archived| match (is_kept, is_archived) {
+                (true, _) => Keeper::Node,
+                (false, true) => Keeper::Archive,
+                (false, false) => Keeper::Nobody,
+            };
+            // Where they differ, as they do after a setting was changed, rather a copy too many.
+            items = items.max(Some(keeper(kept.items, archives.has_items(&last.id))));
+            if let (Some(is_kept), Some(before)) = (kept.image, last.id.start.checked_sub(1)) {
+                images = images.max(Some(keeper(is_kept, archives.has_image(&last.id.vat, before))));
+            }
+        }
+        (retention.items, retention.images) = (items.or(retention.items), images.or(retention.images));
+        let is_known = retention.items.is_some() && retention.images.is_some();
+        if retention != self.shared.view().retention || (is_known && !self.is_retention_told) {
+            self.is_retention_told |= is_known;
+            tracing::info!("{}", retention.describe());
+        }
+        self.shared.set_view(|view| view.retention = retention);
+    }
+
+    /// Puts the items that were read into the store, each copy proved by the hash that the row had in the same read.
+    fn copy_items(&mut self, vats: &[VatNews]) -> Result<(), LookError> {
+        for news in vats {
+            let (Some(vat), Some(row), Some(items)) = (&news.vat, &news.current, &news.items) else { continue };
+            if items.texts.is_empty() || !self.shared.may_capture() {
+                continue;
+            }
+            let have = self.captures.get(vat).filter(|capture| capture.start == row.id.start);
+            let (next, mut hasher) = match have {
+                Some(capture) => (capture.next, SpanHasher::resume(capture.hash)),
+                None => (row.id.start, SpanHasher::default()),
+            };
+            items.texts.iter().for_each(|text| hasher.add(text));
+            let capture = CaptureRow {
+                vat: vat.clone(),
+                start: row.id.start,
+                next: next + items.texts.len() as u64,
+                hash: hasher.finish(),
+            };
+            if capture.next == row.id.end && row.hash != Some(capture.hash) {
+                // Copied before the database moved backwards, or damaged: from the start again at the next look.
+                tracing::warn!(%vat, "the items that were copied from position {} on do not have the hash of their span", row.id.start);
+                self.shared.metrics.capture_failures.inc();
+                self.shared.store.drop_capture(vat, row.id.start)?;
+                self.captures.remove(vat);
+                continue;
+            }
+            if self.captured(self.shared.store.capture_items(
+                &capture,
+                &items.texts,
+                self.shared.config.capture.max_bytes,
+            ))? {
+                self.captures.insert(vat.clone(), capture);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the images that open spans start from. Whether there are more.
+    fn copy_images(&mut self, vats: &[VatNews]) -> Result<bool, LookError> {
+        let mut copied = 0;
+        for news in vats {
+            let (Some(vat), Some(row)) = (&news.vat, &news.current) else { continue };
+            let Some(image) = &news.image else {
+                if self.wants_images() {
+                    self.images_done.insert(vat.clone(), row.id.start);
+                }
+                continue;
+            };
+            let Some(hash) = image.hash else { continue };
+            let is_refused = self.images_refused.get(vat).is_some_and(|at| at.elapsed() < RETRY_IMAGE);
+            if is_refused || !self.shared.may_capture() {
+                continue;
+            }
+            let user = (vat, row.id.start);
+            if self.shared.store.use_image(hash, user)? {
+                self.images_done.insert(vat.clone(), row.id.start);
+                continue;
+            }
+            if copied == IMAGES_MAX {
+                return Ok(true);
+            }
+            copied += 1;
+            let began = Instant::now();
+            let gzip = self.shared.db.read(|reader| reader.compressed_image(vat, image.position))?;
+            observe(&self.shared.metrics.read_transaction_seconds, began.elapsed());
+            // Gone: it was replaced meanwhile, and the next look sees the next one.
+            let Some(gzip) = gzip else { continue };
+            let max_bytes = self.shared.config.capture.max_bytes;
+            if self.captured(self.shared.store.keep_image(hash, &gzip, user, max_bytes))? {
+                self.images_done.insert(vat.clone(), row.id.start);
+                self.images_refused.remove(vat);
+            } else {
+                self.images_refused.insert(vat.clone(), Instant::now());
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a copy was made. No room is told and counted, and is no reason to stop looking.
+    fn captured(&self, result: Result<u64, StoreError>) -> Result<bool, LookError> {
+        match result {
+            Ok(evicted) => {
+                self.shared.metrics.captures_evicted.inc_by(evicted);
+                Ok(true)
+            }
+            Err(StoreError::CaptureFull { .. }) => {
+                self.shared.metrics.capture_failures.inc();
+                // Without the numbers, or each would be another complaint.
+                self.shared.complain("capture", "capture.max_bytes is reached, and all that is captured is still needed: spans will be missed; raise it");
+                Ok(false)
+            }
+            Err(error) => {
+                self.shared.metrics.capture_failures.inc();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Notes some spans of the history, if few are waiting. Whether there are more.
+    ///
+    /// Where images are kept the newest come first. Where not, each span starts from the image that the replay of the one
+    /// before it gives, so the oldest must.
+    fn note_history(&mut self) -> Result<bool, LookError> {
+        let with_history = self.vats.values().filter(|vat| vat.history.0 < vat.history.1);
+        let Some(vat) = with_history.min_by(|one, other| one.vat.cmp(&other.vat)).cloned() else { return Ok(false) };
+        let waiting = self.shared.store.backlog()?.history;
+        if waiting >= HISTORY_SPANS {
+            // The poll asks again.
+            self.is_unfinished = true;
+            return Ok(false);
+        }
+        let is_backwards = matches!(self.shared.view().retention.images, Some(Keeper::Node | Keeper::Archive));
+        let limit = u32::try_from(HISTORY_SPANS).unwrap_or(1);
+        let (from, to) = vat.history;
+        let rows = self.shared.db.read(|reader| match is_backwards {
+            true => reader.closed_spans_backwards(&vat.vat, from, to, limit),
+            false => reader.closed_spans(&vat.vat, from, to, limit),
+        })?;
+        let history = match rows.last() {
+            Some(last) if rows.len() as u64 == HISTORY_SPANS && is_backwards => (from, last.id.start),
+            Some(last) if rows.len() as u64 == HISTORY_SPANS => (last.id.end, to),
+            _ => (0, 0),
+        };
+        let closed = rows.into_iter().map(|row| NotedSpan { row, source: Source::History }).collect();
+        let vat = KnownVat { history, ..vat };
+        let Some(node) = self.seen.clone() else { return Ok(false) };
+        let noted = Noted { node, vats: vec![NotedVat { vat: vat.clone(), closed }] };
+        if self.shared.store.note(&noted)? > 0 {
+            self.shared.wake_workers();
+        }
+        self.vats.insert(vat.vat.clone(), vat);
+        Ok(true)
+    }
+
+    fn readable(&self, news: &News) {
+        let state = if news.access == Access::Live { "running" } else { "stopped" };
+        self.shared.metrics.last_look_timestamp_seconds.set(now());
+        self.shared.metrics.node_block_height.set(news.pulse.height.map_or(0, gauge_value));
+        self.shared.is_well_again("database");
+        self.change_state(state, None);
+        self.shared.set_view(|view| {
+            view.block_height = news.pulse.height;
+            view.crank = news.pulse.crank;
+            view.last_look_at = Some(now());
+        });
+    }
+
+    fn unreadable(&self, error: &DbError) {
+        let state = match error {
+            DbError::NotFound(_) => "missing",
+            DbError::Crashed(_) => "crashed",
+            _ => "unreadable",
+        };
+        self.change_state(state, Some(error.to_string()));
+        if state == "unreadable" {
+            self.shared.complain("database", &error.to_string());
+        }
+    }
+
+    /// Tells and counts once when the node comes or goes.
+    fn change_state(&self, state: &'static str, problem: Option<String>) {
+        let before = self.shared.view();
+        self.shared.set_view(|view| (view.state, view.problem) = (state, problem.clone()));
+        if before.state == state && (before.last_look_at.is_some() || before.problem.is_some()) {
+            return;
+        }
+        self.shared.metrics.set_node_state(state);
+        let is_first = before.last_look_at.is_none() && before.problem.is_none();
+        let event = match state {
+            "running" => Some("started"),
+            "stopped" | "crashed" | "missing" if before.state == "running" => Some("stopped"),
+            _ => None,
+        };
+        if let Some(event) = event.filter(|_| !is_first) {
+            self.shared.metrics.node_events.with_label_values(&[event]).inc();
+        }
+        match (state, problem) {
+            ("running", _) => tracing::info!("the node runs"),
+            ("stopped", _) => {
+                tracing::info!("the node does not run; what it has committed is read, and its start awaited");
+            }
+            (_, Some(problem)) => {
+                tracing::warn!("{problem}; it is looked for again each {:?}", self.shared.config.watch.poll_interval);
+            }
+            _ => {}
+        }
+        if matches!(state, "running" | "stopped") {
+            self.shared.wake_workers();
+        }
+    }
+}
+
+enum LookError {
+    Database(DbError),
+    Store(StoreError),
+}
+
+impl From<DbError> for LookError {
+    fn from(error: DbError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<StoreError> for LookError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

@@ -1,0 +1,182 @@
+//! `spanwatch run`: beside a live node, for months.
+//!
+//! Owns the threads and how they begin and end. One thread looks at the node's database ([`watch`] says when, [`look`]
+//! what follows), a few replay ([`replayer`]), and this one serves what waits: the web, timers, signals. They share
+//! [`Shared`]; what is to be done goes from the one to the others by way of the [`crate::store`], never through memory, so
+//! that a kill at any moment costs nothing but the replays that were under way.
+
+mod job;
+mod look;
+mod outcome;
+mod replayer;
+mod shared;
+mod watch;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::capture::Captures;
+use crate::config::Config;
+use crate::http;
+use crate::kernel_db::KernelDb;
+use crate::neighbour;
+use crate::replay::{LocateError, WorkerProgram};
+use crate::store::{Store, StoreError};
+
+pub use look::Retention;
+pub use shared::{NodeView, Shared};
+
+/// How often the machine is looked at, the gauges are set and the watchdog is fed.
+const TICK: Duration = Duration::from_secs(1);
+/// How often old verdicts are forgotten.
+const HOUSEKEEPING: Duration = Duration::from_secs(3_600);
+/// A thread that looks at the database and has not come round for so long hangs.
+const LOOK_SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Its own memory.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The worker.
+    #[error("{0}")]
+    Worker(#[from] LocateError),
+    /// The port.
+    #[error(
+        "failed to listen on {address}: {source}; is another spanwatch running? http.listen takes another address, or \"\" for none"
+    )]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread, a timer or a signal.
+    #[error("failed to start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// When it can't start.
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    let db = KernelDb::beside_a_node(&config.node.database);
+    let here = std::env::current_dir().unwrap_or_default();
+    let named: Vec<_> = config.worker.path.iter().cloned().collect();
+    let programs = WorkerProgram::find(&named, &[&here, db.path()])?;
+    let store = Arc::new(Store::open(&config.state.dir)?);
+    let shared = Arc::new(Shared::new(config, db, programs, store)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(&shared))
+}
+
+async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
+    // Before anything is begun: whoever can't have the port has not touched the node either.
+    let listener = match shared.config.listen {
+        Some(address) => {
+            let bound = TcpListener::bind(address).await;
+            Some(bound.map_err(|source| DaemonError::Listen { address, source })?)
+        }
+        None => None,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    for refusal in neighbour::stand_back(&shared.config.neighbour) {
+        tracing::warn!("{refusal}");
+    }
+    for fault in shared.archives.faults() {
+        tracing::error!("{fault}");
+    }
+    if let Some(listener) = listener {
+        let address = listener.local_addr()?;
+        tokio::spawn(http::serve(listener, Arc::clone(shared)));
+        tracing::info!(%address, "serving /metrics, /healthz, /readyz and /api/v1");
+    }
+    watch::start(shared)?;
+    replayer::start(shared)?;
+    let program = &shared.programs[0];
+    tracing::info!(
+        database = %shared.db.path().display(),
+        worker = %program.path.display(),
+        worker_version = program.version,
+        state = %shared.store.path().display(),
+        replays_at_once = shared.jobs(),
+        sandbox = shared.sandbox_layers().join(","),
+        "spanwatch {} watches", env!("CARGO_PKG_VERSION")
+    );
+    tell_system(&[sd_notify::NotifyState::Ready]);
+
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut summarized, mut housekept) = (Instant::now(), None::<Instant>);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = tick.tick() => {}
+        }
+        shared.look_at_the_machine();
+        shared.refresh_gauges();
+        if shared.since_last_round() < LOOK_SILENCE_MAX {
+            tell_system(&[sd_notify::NotifyState::Watchdog]);
+        }
+        if summarized.elapsed() >= shared.config.log.summary_interval {
+            summarized = Instant::now();
+            let summary = shared.summary();
+            tell_system(&[sd_notify::NotifyState::Status(&summary)]);
+            tracing::info!("{summary}");
+        }
+        if housekept.is_none_or(|at| at.elapsed() >= HOUSEKEEPING) {
+            housekept = Some(Instant::now());
+            let seconds = shared.config.state.keep_verdicts.as_secs_f64();
+            if let Err(error) = shared.store.forget_older_than(seconds) {
+                shared.store_failed(&error);
+            }
+        }
+    }
+    tell_system(&[sd_notify::NotifyState::Stopping]);
+    stop(shared, &mut terminate, &mut interrupt).await;
+    Ok(())
+}
+
+/// Lets running replays come to their end for a while. What does not is due again at the next start: its worker dies with
+/// this process.
+async fn stop(
+    shared: &Shared,
+    terminate: &mut tokio::signal::unix::Signal,
+    interrupt: &mut tokio::signal::unix::Signal,
+) {
+    let grace = shared.config.neighbour.shutdown_grace;
+    let deadline = Instant::now() + grace;
+    shared.stop();
+    tracing::info!(running = shared.running(), ?grace, "stopping");
+    while shared.running() > 0 && Instant::now() < deadline {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+    }
+    let left = shared.running();
+    tracing::info!(interrupted = left, "{}", shared.summary());
+}
+
+/// Tells the service manager, if there is one.
+fn tell_system(state: &[sd_notify::NotifyState<'_>]) {
+    // Whether anybody listens is not our concern.
+    let _ = sd_notify::notify(state);
+}
+
+impl Captures {
+    /// The copies of the daemon.
+    fn of_daemon(store: &Arc<Store>) -> Self {
+        Self::of(Arc::clone(store))
+    }
+}

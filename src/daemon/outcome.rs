@@ -1,0 +1,76 @@
+//! A span's report in the words of the store.
+
+use crate::report::{json, reason_label};
+use crate::schedule::SpanReport;
+use crate::store::{Job, Outcome, Source};
+use crate::verdict::{Unverifiable, Verdict};
+
+/// What is written of a report.
+pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Outcome {
+    let mut kinds = Vec::new();
+    if let Verdict::Diverged(divergence) = &report.verdict {
+        kinds.extend(divergence.findings.iter().map(|finding| finding.kind.label()));
+        kinds.sort_unstable();
+        kinds.dedup();
+    }
+    let partial = match &report.verdict {
+        Verdict::Partial(partial) => Some(*partial),
+        Verdict::Diverged(divergence) => divergence.partial,
+        _ => None,
+    };
+    Outcome {
+        verdict: report.verdict.label(),
+        reason: reason_label(&report.verdict),
+        explanation: explanation(&report.verdict),
+        kinds,
+        seen_to: partial.map(|partial| partial.seen_to),
+        unseen: partial.map_or(0, |partial| partial.end - partial.seen_to),
+        is_missed: job.source == Source::Live && is_missed(&report.verdict),
+        base: report.base,
+        detail: json::span(report),
+        replay_seconds: report.took.as_secs_f64(),
+        deliveries: report.deliveries,
+        syscalls: report.syscalls,
+        hashes: u64::from(report.is_hash_compared),
+        worker_sha256: worker_sha256.to_owned(),
+    }
+}
+
+fn explanation(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Verified => None,
+        Verdict::Partial(partial) => Some(partial.to_string()),
+        Verdict::Diverged(divergence) => divergence.findings.first().map(|first| {
+            let more = divergence.findings_total.saturating_sub(1);
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            format!("at position {}, {first}{more}; {}", first.position, divergence.repeat.label())
+        }),
+        Verdict::Unverifiable(reason) => Some(format!("{reason}; {}", reason.hint())),
+        Verdict::Failed(failure) => Some(format!("{failure}; {}", failure.hint())),
+        Verdict::NotApplicable(reason) => Some(reason.text().to_owned()),
+    }
+}
+
+/// Whether it was the node's deleting that left nothing to replay.
+fn is_missed(verdict: &Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Unverifiable(Unverifiable::ItemsPruned | Unverifiable::RowGone | Unverifiable::BaseGone(_))
+    )
+}
+
+/// Whether a verdict may be owed to rows that vanished while they were read.
+pub(super) fn may_be_owed_to_vanishing(verdict: &Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Unverifiable(
+            Unverifiable::ItemsPruned
+                | Unverifiable::ItemsMissing { .. }
+                | Unverifiable::SpanHash { .. }
+                | Unverifiable::BaseGone(_)
+                | Unverifiable::BaseDamaged(_)
+                | Unverifiable::ChainBroken { .. }
+                | Unverifiable::Shape { .. }
+        )
+    )
+}

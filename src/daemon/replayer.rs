@@ -1,0 +1,270 @@
+//! The threads that replay: each takes the span that is due next, replays it, and writes its verdict.
+//!
+//! A verdict is reported only once it is in the store, and only by whoever put it there. What fails for a reason of ours
+//! is tried again, with growing pauses, a limited number of times.
+
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::job::{Surroundings, is_still_there, prepare};
+use super::look::Keeper;
+use super::outcome::{may_be_owed_to_vanishing, outcome};
+use super::shared::{Claim, Shared};
+use crate::config::CaptureWhen;
+use crate::metrics::observe;
+use crate::plan::{Base, PlannedSpan};
+use crate::schedule::{self, Context, Handover, SpanReport};
+use crate::store::{Job, Source, StoreError, now};
+use crate::transcript::SpanId;
+use crate::verdict::{Divergence, Failure, Unverifiable, Verdict};
+
+/// The pauses after attempts in vain, in seconds; the last one holds for all further ones.
+const PAUSES: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3_600.0];
+/// How many spans of the history that follow one another are replayed in one go, image handed to image.
+const RUN_SPANS_MAX: usize = 16;
+/// How long to wait before a verdict that could not be written is tried again.
+const RETRY_WRITE: Duration = Duration::from_secs(2);
+
+/// Starts the threads.
+pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
+    for number in 0..shared.jobs() {
+        let shared = Arc::clone(shared);
+        std::thread::Builder::new().name(format!("replay-{number}")).spawn(move || {
+            while let Some((job, claim)) = shared.take_job() {
+                // A mistake of ours must not take a thread away for good. The span stays due, and counts an attempt.
+                let id = job.id;
+                if catch_unwind(AssertUnwindSafe(|| work(&shared, job, claim))).is_err() {
+                    let _ = shared.store.postpone(id, PAUSES[PAUSES.len() - 1], "system");
+                }
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
+    let mut jobs = vec![job];
+    follow(shared, &mut jobs, &mut claim);
+    // An archive that can't be read would look like one that has nothing.
+    if let Some(fault) = shared.archives.faults().first() {
+        return fail(shared, &jobs, &Failure::System(fault.to_string()));
+    }
+    let Surroundings { survey, units } = match prepare(shared, &jobs) {
+        Ok(surroundings) => surroundings,
+        Err(error) => return fail(shared, &jobs, &Failure::Database(error.to_string())),
+    };
+    let context = Context {
+        db: &shared.db,
+        archives: &shared.archives,
+        captures: &shared.captures,
+        survey: &survey,
+        programs: &shared.programs,
+        limits: &shared.limits,
+        memory: &shared.memory,
+    };
+    for unit in &units {
+        let mut handover: Option<Handover> = None;
+        for (index, planned) in unit.iter().enumerate() {
+            let (mut report, leaves) = schedule::run_span(&context, planned, 0, handover.as_ref());
+            if may_be_owed_to_vanishing(&report.verdict) && matches!(is_still_there(shared, &planned.row), Ok(false)) {
+                report.verdict = Verdict::Unverifiable(Unverifiable::RowGone);
+            }
+            let next = unit.get(index + 1);
+            keep_image(shared, planned, next, &leaves);
+            handover = Some(leaves);
+            judge(shared, &jobs, planned, &report);
+            if shared.is_stopping() {
+                return;
+            }
+        }
+    }
+}
+
+/// Takes the spans of the history that follow, where a chain of them saves the making of images.
+fn follow(shared: &Shared, jobs: &mut Vec<Job>, claim: &mut Claim<'_>) {
+    while let Some(last) = jobs.last().filter(|last| last.source == Source::History && jobs.len() < RUN_SPANS_MAX) {
+        match shared.store.job_after(&last.row.id) {
+            Ok(Some(next)) if claim.add(next.id) => jobs.push(next),
+            Ok(_) => return,
+            Err(error) => return shared.store_failed(&error),
+        }
+    }
+}
+
+/// Writes a span's verdict and reports it; or puts the span off.
+fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanReport) {
+    let ours = jobs.iter().find(|job| job.row.id == planned.row.id);
+    let job = match ours {
+        Some(job) => job.clone(),
+        // On the way to one that is due. Perhaps it is due itself.
+        None => match shared.store.due(&planned.row) {
+            Ok(Some(job)) => job,
+            Ok(None) => return,
+            Err(error) => return shared.store_failed(&error),
+        },
+    };
+    let metrics = &shared.metrics;
+    if let Verdict::Failed(failure) = &report.verdict
+        && job.attempts + 1 < shared.config.schedule.attempts_max
+    {
+        return put_off(shared, &job, failure);
+    }
+    let outcome = outcome(report, &job, &shared.programs[0].sha256);
+    let is_first = loop {
+        match shared.store.finish(job.id, &report.id, &outcome) {
+            Ok(is_first) => break is_first,
+            // The verdict is held until it can be written: after a kill the span is due again.
+            Err(error) => shared.store_failed(&error),
+        }
+        if shared.is_stopping() {
+            return;
+        }
+        std::thread::sleep(RETRY_WRITE);
+    };
+    if !is_first {
+        return;
+    }
+    for (name, label, value) in [
+        ("spans", outcome.verdict, 1),
+        ("missed", "", u64::from(outcome.is_missed)),
+        ("unseen_items", "", outcome.unseen),
+        ("deliveries", "", outcome.deliveries),
+        ("syscalls", "", outcome.syscalls),
+        ("snapshot_hashes", "", outcome.hashes),
+    ] {
+        metrics.restore(name, label, value);
+    }
+    for kind in &outcome.kinds {
+        metrics.restore("divergences", kind, 1);
+    }
+    if let Some(reason) = outcome.reason {
+        metrics.restore(outcome.verdict, reason, 1);
+    }
+    if outcome.verdict == "failed" {
+        metrics.restore("failures", outcome.reason.unwrap_or("system"), 1);
+    }
+    if outcome.deliveries > 0 {
+        observe(&metrics.replay_seconds, report.took);
+    }
+    if let Some(bytes) = report.image_bytes {
+        #[expect(clippy::cast_precision_loss, reason = "an image has far less than 2^52 bytes")]
+        metrics.snapshot_bytes.observe(bytes as f64);
+    }
+    if job.source == Source::Live {
+        metrics.verdict_delay_seconds.observe((now() - job.noticed_at - outcome.replay_seconds).max(0.0));
+    }
+    if outcome.verdict == "verified" {
+        metrics.last_verified_timestamp_seconds.set(now());
+    }
+    if outcome.verdict == "diverged" {
+        metrics.divergences_unacknowledged.inc();
+    }
+    tell(report, outcome.explanation.as_deref(), outcome.is_missed);
+}
+
+/// One line a verdict, as loud as it deserves.
+fn tell(report: &SpanReport, explanation: Option<&str>, is_missed: bool) {
+    let SpanId { vat, start, end } = &report.id;
+    let name = report.name.as_deref().unwrap_or("-");
+    let (verdict, explanation) = (report.verdict.label(), explanation.unwrap_or(""));
+    match &report.verdict {
+        Verdict::Diverged(divergence) => {
+            let Divergence { findings, findings_total, repeat, .. } = divergence;
+            let Some(first) = findings.first() else { return };
+            tracing::error!(
+                %vat,
+                name,
+                start,
+                end,
+                position = first.position,
+                kind = first.kind.label(),
+                recorded = first.recorded,
+                replayed = first.replayed,
+                findings = findings_total,
+                repeat = repeat.label(),
+                "DIVERGED: {vat} ({name}), span [{start}, {end}), {explanation}"
+            );
+        }
+        Verdict::Failed(_) => {
+            tracing::error!(%vat, name, start, end, "gave up on span [{start}, {end}) of {vat}: {explanation}");
+        }
+        Verdict::Unverifiable(reason) if is_missed => {
+            tracing::warn!(%vat, name, start, end, reason = reason.label(), "missed span [{start}, {end}) of {vat}: {explanation}");
+        }
+        Verdict::Unverifiable(reason) => {
+            tracing::warn!(%vat, name, start, end, reason = reason.label(), "span [{start}, {end}) of {vat} can't be verified: {explanation}");
+        }
+        Verdict::Verified | Verdict::Partial(_) | Verdict::NotApplicable(_) => {
+            let seconds = report.took.as_secs_f64();
+            tracing::debug!(%vat, name, start, end, verdict, seconds, base = report.base, "{verdict} {explanation}");
+        }
+    }
+}
+
+/// Puts all of some spans off, or gives up on them, for a reason that concerns them all.
+fn fail(shared: &Shared, jobs: &[Job], failure: &Failure) {
+    for job in jobs {
+        put_off(shared, job, failure);
+    }
+}
+
+fn put_off(shared: &Shared, job: &Job, failure: &Failure) {
+    let pause = PAUSES[(job.attempts as usize).min(PAUSES.len() - 1)];
+    let SpanId { vat, start, end } = &job.row.id;
+    shared.metrics.failures.with_label_values(&[failure.label()]).inc();
+    tracing::warn!(%vat, start, end, attempt = job.attempts + 1, "span [{start}, {end}) of {vat} is tried again in {pause} s: {failure}; {}", failure.hint());
+    if let Err(error) = shared.store.postpone(job.id, pause, failure.label()) {
+        shared.store_failed(&error);
+        // Its row says that it is due now: not at once, all the same.
+        std::thread::sleep(RETRY_WRITE);
+    }
+}
+
+/// Where nobody else has the image that the next span starts from, ours serves: it has the recorded hash.
+fn keep_image(shared: &Shared, planned: &PlannedSpan, next: Option<&PlannedSpan>, leaves: &Handover) {
+    let is_wanted = match shared.config.capture.images {
+        CaptureWhen::Never => false,
+        CaptureWhen::Always => true,
+        CaptureWhen::Auto => shared.view().retention.images == Some(Keeper::Nobody),
+    };
+    let is_handed_on = next.is_some_and(|next| next.base == Base::Chained);
+    let Some(image) = leaves.recorded_image().filter(|_| is_wanted && !is_handed_on && shared.may_capture()) else {
+        return;
+    };
+    let user = (&planned.row.id.vat, planned.row.id.end);
+    let kept = || -> Result<(), StoreError> {
+        if shared.captures.has_image(image.hash()) || has_in_database(shared, planned) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let Ok(gzip) = gzip(image) else { return Ok(()) };
+        let evicted = shared.store.keep_image(image.hash(), &gzip, user, shared.config.capture.max_bytes)?;
+        shared.metrics.captures_evicted.inc_by(evicted);
+        tracing::debug!(vat = %user.0, position = user.1, took = ?began.elapsed(), "kept our own image for the next span");
+        Ok(())
+    };
+    match kept() {
+        Ok(()) => {}
+        Err(StoreError::CaptureFull { .. }) => shared.metrics.capture_failures.inc(),
+        Err(error) => shared.store_failed(&error),
+    }
+}
+
+/// Whether the node still has the image at the end of a span: it does as long as the next one is open.
+fn has_in_database(shared: &Shared, planned: &PlannedSpan) -> bool {
+    let SpanId { vat, end, .. } = &planned.row.id;
+    let row = shared.db.read(|reader| reader.snapshot(vat, end.saturating_sub(1)));
+    matches!(row, Ok(Some(row)) if row.has_image)
+}
+
+fn gzip(image: &crate::image::Image) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    image.copy_to(&mut encoder)?;
+    encoder.flush()?;
+    encoder.finish()
+}

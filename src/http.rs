@@ -1,0 +1,166 @@
+//! The daemon's web server: metrics for Prometheus, health for supervisors, JSON for programs.
+//!
+//! It only reads, and every answer is made from the store and the shared view in one go. A divergence never makes a check
+//! of life or readiness fail: it is the daemon doing its work.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::daemon::Shared;
+use crate::store::{StoreError, VerdictFilter, VerdictRow, now};
+
+/// How many spans are listed where no number is asked for, and at most.
+const SPANS: u32 = 100;
+const SPANS_MAX: u32 = 10_000;
+/// The database counts as readable for so many poll intervals after it was read last, and for some seconds at least.
+const LOOKS_MISSED_MAX: f64 = 5.0;
+const LOOK_AGE_MAX_SECONDS: f64 = 10.0;
+
+/// Serves until the process ends.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let routes = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/spans", get(spans))
+        .route("/api/v1/divergences", get(divergences))
+        .with_state(shared);
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!("the web server ended: {error}");
+    }
+}
+
+/// Runs what may wait for a disk where it holds nobody up.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StatusCode> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCode> {
+    let text = aside(move || {
+        shared.refresh_gauges();
+        shared.metrics.encode()
+    })
+    .await?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCode> {
+    aside(move || match readiness(&shared) {
+        Ok((reasons, body)) => {
+            let status = if reasons == 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            (status, Json(body)).into_response()
+        }
+        Err(error) => failed(&shared, &error),
+    })
+    .await
+}
+
+/// How many reasons there are not to be ready, and the answer.
+fn readiness(shared: &Shared) -> Result<(usize, Value), StoreError> {
+    let view = shared.view();
+    let backlog = shared.store.backlog()?;
+    let mut reasons = Vec::new();
+    let look_age = view.last_look_at.map(|at| now() - at);
+    let age_max = (shared.config.watch.poll_interval.as_secs_f64() * LOOKS_MISSED_MAX).max(LOOK_AGE_MAX_SECONDS);
+    if look_age.is_none_or(|age| age > age_max) {
+        reasons.push(format!("the database is not readable: {}", view.problem.as_deref().unwrap_or(view.state)));
+    }
+    if backlog.live > shared.config.schedule.backlog_max {
+        reasons.push(format!("{} spans wait for a verdict", backlog.live));
+    }
+    reasons.extend(shared.pauses().iter().map(|reason| format!("paused for want of {reason}")));
+    let verified: serde_json::Map<String, Value> = shared
+        .store
+        .last_verified_positions()?
+        .into_iter()
+        .map(|(vat, name, position)| (vat, json!({ "name": name, "position": position })))
+        .collect();
+    let body = json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "backlog": { "live": backlog.live, "history": backlog.history },
+        "last_verified": verified,
+    });
+    Ok((reasons.len(), body))
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCode> {
+    aside(move || {
+        let answer = || -> Result<Value, StoreError> {
+            let backlog = shared.store.backlog()?;
+            let mut totals = serde_json::Map::new();
+            for (name, label, value) in shared.store.totals()? {
+                if label.is_empty() {
+                    totals.insert(name, json!(value));
+                } else if let Some(of) = totals.entry(name).or_insert_with(|| json!({})).as_object_mut() {
+                    of.insert(label, json!(value));
+                }
+            }
+            Ok(json!({
+                "spanwatch": env!("CARGO_PKG_VERSION"),
+                "node": shared.view(),
+                "worker": &shared.programs[0],
+                "sandbox_layers": shared.sandbox_layers(),
+                "paused": shared.pauses(),
+                "running": shared.running(),
+                "backlog": {
+                    "live": backlog.live,
+                    "history": backlog.history,
+                    "oldest_noticed_at": backlog.oldest_noticed_at,
+                },
+                "unacknowledged_divergences": shared.store.unacknowledged()?,
+                "capture_bytes": shared.store.capture_bytes()?,
+                "totals": totals,
+            }))
+        };
+        match answer() {
+            Ok(body) => Json(body).into_response(),
+            Err(error) => failed(&shared, &error),
+        }
+    })
+    .await
+}
+
+/// What may be asked of a list.
+#[derive(Debug, Deserialize)]
+struct Listing {
+    vat: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn spans(State(shared): State<Arc<Shared>>, Query(listing): Query<Listing>) -> Result<Response, StatusCode> {
+    list(shared, listing, false).await
+}
+
+async fn divergences(
+    State(shared): State<Arc<Shared>>,
+    Query(listing): Query<Listing>,
+) -> Result<Response, StatusCode> {
+    list(shared, listing, true).await
+}
+
+async fn list(shared: Arc<Shared>, listing: Listing, is_diverged: bool) -> Result<Response, StatusCode> {
+    aside(move || {
+        let limit = Some(listing.limit.unwrap_or(SPANS).min(SPANS_MAX));
+        let mut rows: Vec<VerdictRow> = Vec::new();
+        match shared.store.verdicts(&VerdictFilter { is_diverged, vat: listing.vat, limit }, |row| rows.push(row)) {
+            Ok(()) => Json(rows).into_response(),
+            Err(error) => failed(&shared, &error),
+        }
+    })
+    .await
+}
+
+fn failed(shared: &Shared, error: &StoreError) -> Response {
+    shared.store_failed(error);
+    (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response()
+}

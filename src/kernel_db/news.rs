@@ -1,0 +1,208 @@
+//! What is new: the queries of a daemon that looks again and again. Each costs as much as there is news, or as there are
+//! vats, however long the history is.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::query::{Reader, bytes_of, position, signed, span_row};
+use super::rows::{SpanRow, VatOptions};
+use crate::transcript::{Position, SpanId, VatId};
+
+/// Which file a database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The device that holds it.
+    pub device: u64,
+    /// Its inode on that.
+    pub inode: u64,
+}
+
+/// What changes with every block: if none of it did, nothing else has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// `crankNumber`.
+    pub crank: Option<u64>,
+    /// `activityhash`.
+    pub activity_hash: Option<String>,
+    /// `host.height`, where the host is a chain node.
+    pub height: Option<u64>,
+}
+
+/// A vat that has spans.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Which.
+    pub vat: VatId,
+    /// The span that items are being added to; `None` once the vat is terminated.
+    pub current: Option<SpanRow>,
+}
+
+/// What the node still has of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The last of its items.
+    pub items: bool,
+    /// The image that it starts from; `None` where it starts from none.
+    pub image: Option<bool>,
+}
+
+/// Items that were added to a span since it was last looked at.
+#[derive(Debug, Clone, Default)]
+pub struct NewItems {
+    /// The texts.
+    pub texts: Vec<Vec<u8>>,
+    /// Set when there are more than were asked for.
+    pub is_cut: bool,
+}
+
+impl Reader<'_> {
+    /// The values that change with every block.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn pulse(&self) -> rusqlite::Result<Pulse> {
+        let number = |key| Ok::<_, rusqlite::Error>(self.kv(key)?.and_then(|text| text.parse().ok()));
+        Ok(Pulse {
+            crank: number("crankNumber")?,
+            activity_hash: self.kv("activityhash")?,
+            height: number("host.height")?,
+        })
+    }
+
+    /// All vats that have spans, each with its current one.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn heads(&self) -> rusqlite::Result<Vec<Head>> {
+        // From one vat's first row to the next vat's by the index, over all spans in between.
+        let mut statement = self.db.prepare(
+            "WITH RECURSIVE vats (id) AS (
+               SELECT min(vatID) FROM transcriptSpans
+               UNION ALL SELECT (SELECT min(vatID) FROM transcriptSpans WHERE vatID > vats.id) FROM vats
+               WHERE vats.id IS NOT NULL)
+             SELECT s.vatID, s.startPos, s.endPos, s.hash, s.isCurrent, s.incarnation, vats.id
+             FROM vats LEFT JOIN transcriptSpans AS s ON s.vatID = vats.id AND s.isCurrent = 1
+             WHERE vats.id IS NOT NULL",
+        )?;
+        let rows = statement.query_map([], |row| {
+            let vat = bytes_of(row.get_ref(6)?).and_then(|id| VatId::parse(std::str::from_utf8(id).ok()?));
+            Ok(vat.map(|vat| Head { vat, current: span_row(row) }))
+        })?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// The closed spans of a vat that start in `[from, to)`, first to last, at most `limit` of them.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn closed_spans(
+        &self,
+        vat: &VatId,
+        from: Position,
+        to: Position,
+        limit: u32,
+    ) -> rusqlite::Result<Vec<SpanRow>> {
+        self.some_spans(vat, from, to, limit, "ASC")
+    }
+
+    /// Likewise, last to first.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn closed_spans_backwards(
+        &self,
+        vat: &VatId,
+        from: Position,
+        to: Position,
+        limit: u32,
+    ) -> rusqlite::Result<Vec<SpanRow>> {
+        self.some_spans(vat, from, to, limit, "DESC")
+    }
+
+    fn some_spans(
+        &self,
+        vat: &VatId,
+        from: Position,
+        to: Position,
+        limit: u32,
+        order: &str,
+    ) -> rusqlite::Result<Vec<SpanRow>> {
+        let mut statement = self.db.prepare_cached(&format!(
+            "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans \
+             WHERE vatID = ? AND startPos >= ? AND startPos < ? AND isCurrent IS NULL ORDER BY startPos {order} LIMIT ?"
+        ))?;
+        let rows =
+            statement.query_map(params![vat.as_str(), signed(from), signed(to), limit], |row| Ok(span_row(row)))?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// The row of the span of a vat that starts at a position.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn span_at(&self, vat: &VatId, start: Position) -> rusqlite::Result<Option<SpanRow>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans \
+             WHERE vatID = ? AND startPos = ?",
+        )?;
+        let row = statement.query_row(params![vat.as_str(), signed(start)], |row| Ok(span_row(row))).optional()?;
+        Ok(row.flatten())
+    }
+
+    /// How many closed spans of a vat start before a position.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn count_spans_before(&self, vat: &VatId, start: Position) -> rusqlite::Result<u64> {
+        let mut statement =
+            self.db.prepare_cached("SELECT count(*) FROM transcriptSpans WHERE vatID = ? AND startPos < ?")?;
+        statement.query_row(params![vat.as_str(), signed(start)], |row| Ok(position(row.get_ref(0)?).unwrap_or(0)))
+    }
+
+    /// What there is of a closed span.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn kept(&self, span: &SpanId) -> rusqlite::Result<Kept> {
+        let last = SpanId { start: span.end.saturating_sub(1), ..span.clone() };
+        let image = match span.start.checked_sub(1) {
+            Some(before) => self.snapshot(&span.vat, before)?.map(|row| row.has_image),
+            None => None,
+        };
+        Ok(Kept { items: self.count_items(&last)? > 0, image })
+    }
+
+    /// The items of a vat in `[from, to)`, in order and without a gap, no more than `bytes_max` of text (but one at least).
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn new_items(&self, vat: &VatId, from: Position, to: Position, bytes_max: usize) -> rusqlite::Result<NewItems> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT position, item FROM transcriptItems WHERE vatID = ? AND position >= ? AND position < ? \
+             ORDER BY position",
+        )?;
+        let mut rows = statement.query(params![vat.as_str(), signed(from), signed(to)])?;
+        let (mut items, mut bytes, mut next) = (NewItems::default(), 0, from);
+        while let Some(row) = rows.next()? {
+            let (Some(at), Some(text)) = (position(row.get_ref(0)?), bytes_of(row.get_ref(1)?)) else { break };
+            if at != next {
+                break;
+            }
+            if bytes + text.len() > bytes_max && !items.texts.is_empty() {
+                items.is_cut = true;
+                break;
+            }
+            bytes += text.len();
+            next += 1;
+            items.texts.push(text.to_vec());
+        }
+        Ok(items)
+    }
+
+    /// The options of one vat; `None` when they are gone or unreadable. A static vat's name is not among them.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn options_of(&self, vat: &VatId) -> rusqlite::Result<Option<VatOptions>> {
+        Ok(self.kv(&format!("{vat}.options"))?.and_then(|json| VatOptions::parse(&json).ok()))
+    }
+}

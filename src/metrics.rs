@@ -1,0 +1,409 @@
+//! Every series that the daemon exports.
+//!
+//! One struct holds them all, on a registry of its own that is passed down: there is no global. Each series is there from
+//! the start, at 0, so that an alert never waits for the first event. `docs/metrics.md` is compared with this by a test.
+//! Counters of verdicts begin at what the store has counted, so a restart takes nothing back.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::verdict::{Failure, FindingKind, Unverifiable, Verdict};
+
+/// What the node's database is like.
+pub const NODE_STATES: [&str; 5] = ["running", "stopped", "crashed", "missing", "unreadable"];
+/// What can happen to it.
+pub const NODE_EVENTS: [&str; 5] = ["started", "stopped", "replaced", "moved_backwards", "vat_terminated"];
+/// What can make a look happen.
+pub const LOOK_SOURCES: [&str; 2] = ["poll", "file_event"];
+/// What a look can find.
+pub const LOOK_FINDS: [&str; 2] = ["nothing", "change"];
+/// Why nothing new is begun.
+pub const PAUSE_REASONS: [&str; 2] = ["memory", "disk"];
+/// What stands between a worker and the machine.
+pub const SANDBOX_LAYERS: [&str; 6] =
+    ["process_group", "parent_death", "descriptors", "environment", "resource_limits", "oom_first"];
+/// Where spans come from.
+pub const SOURCES: [&str; 2] = ["live", "history"];
+
+/// All series. The help text of each is in [`Metrics::new`].
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each field is the series of its name, and its help text says what that is")]
+pub struct Metrics {
+    registry: Registry,
+    pub spans: IntCounterVec,
+    pub divergences: IntCounterVec,
+    pub divergences_unacknowledged: IntGauge,
+    pub unverifiable_spans: IntCounterVec,
+    pub failures: IntCounterVec,
+    pub missed_spans: IntCounter,
+    pub unseen_items: IntCounter,
+    pub deliveries: IntCounter,
+    pub syscalls: IntCounter,
+    pub snapshot_hashes: IntCounter,
+    pub backlog_spans: IntGaugeVec,
+    pub backlog_oldest_age_seconds: Gauge,
+    pub last_verified_timestamp_seconds: Gauge,
+    pub last_look_timestamp_seconds: Gauge,
+    pub node_state: IntGaugeVec,
+    pub node_block_height: IntGauge,
+    pub node_wal_bytes: IntGauge,
+    pub node_events: IntCounterVec,
+    pub looks: IntCounterVec,
+    pub file_events: IntCounter,
+    pub read_transaction_seconds: Histogram,
+    pub replay_seconds: Histogram,
+    pub verdict_delay_seconds: Histogram,
+    pub snapshot_bytes: Histogram,
+    pub worker_peak_memory_bytes: IntGauge,
+    pub workers_running: IntGauge,
+    pub capture_bytes: IntGauge,
+    pub capture_max_bytes: IntGauge,
+    pub captures_evicted: IntCounter,
+    pub capture_failures: IntCounter,
+    pub state_errors: IntCounter,
+    pub paused: IntGaugeVec,
+}
+
+/// Registers series. A name that can't be registered is a mistake in this file, which its test finds.
+struct Maker(Registry);
+
+impl Maker {
+    fn add<C: Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
+        #[expect(clippy::expect_used, reason = "the names are constants, and a test makes them all")]
+        let collector = collector.expect("a valid series");
+        #[expect(clippy::expect_used, reason = "likewise")]
+        self.0.register(Box::new(collector.clone())).expect("a series of its own");
+        collector
+    }
+
+    fn opts(name: &str, help: &str) -> Opts {
+        Opts::new(format!("spanwatch_{name}"), help)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::with_opts(Self::opts(name, help)))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::with_opts(Self::opts(name, help)))
+    }
+
+    fn float(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::with_opts(Self::opts(name, help)))
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
+        let counters = self.add(IntCounterVec::new(Self::opts(name, help), &[label]));
+        for value in values {
+            counters.with_label_values(&[value]);
+        }
+        counters
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntGaugeVec {
+        let gauges = self.add(IntGaugeVec::new(Self::opts(name, help), &[label]));
+        for value in values {
+            gauges.with_label_values(&[value]);
+        }
+        gauges
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let opts = HistogramOpts::new(format!("spanwatch_{name}"), help).buckets(buckets.to_vec());
+        self.add(Histogram::with_opts(opts))
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Makes them all.
+    #[must_use]
+    pub fn new() -> Self {
+        let make = Maker(Registry::new());
+        let kinds = FindingKind::ALL.map(FindingKind::label);
+        let looks = make.add(IntCounterVec::new(
+            Maker::opts("looks_total", "Looks at the node's database, by what made them happen and what they found."),
+            &["source", "found"],
+        ));
+        for source in LOOK_SOURCES {
+            for found in LOOK_FINDS {
+                looks.with_label_values(&[source, found]);
+            }
+        }
+        Self {
+            spans: make.counters("spans_total", "Closed spans that were given a verdict.", "verdict", &Verdict::LABELS),
+            divergences: make.counters(
+                "divergences_total",
+                "Diverged spans by what differed; a span counts once for each kind that it has.",
+                "kind",
+                &kinds,
+            ),
+            divergences_unacknowledged: make
+                .gauge("divergences_unacknowledged", "Diverged spans that nobody has acknowledged."),
+            unverifiable_spans: make.counters(
+                "unverifiable_spans_total",
+                "Spans whose record can't be replayed, by reason.",
+                "reason",
+                &Unverifiable::LABELS,
+            ),
+            failures: make.counters(
+                "failures_total",
+                "Attempts at a span that failed for a reason of the verifier or its machine, by reason.",
+                "reason",
+                &Failure::LABELS,
+            ),
+            missed_spans: make.counter(
+                "missed_spans_total",
+                "Closed spans of which nothing could be replayed, as the node had deleted it before it was seen.",
+            ),
+            unseen_items: make.counter(
+                "unseen_items_total",
+                "Items at the ends of partially verified spans that the node deleted before they were seen.",
+            ),
+            deliveries: make.counter("deliveries_total", "Deliveries that were replayed and compared."),
+            syscalls: make.counter("syscalls_total", "Syscalls that were replayed and compared."),
+            snapshot_hashes: make.counter("snapshot_hashes_total", "Heap snapshot hashes that were compared."),
+            backlog_spans: make.gauges("backlog_spans", "Closed spans that wait for a verdict.", "source", &SOURCES),
+            backlog_oldest_age_seconds: make.float(
+                "backlog_oldest_age_seconds",
+                "How long the oldest live span has been waiting for a verdict; 0 if none is.",
+            ),
+            last_verified_timestamp_seconds: make.float(
+                "last_verified_timestamp_seconds",
+                "When a span was verified last, in seconds since 1970; 0 if none was.",
+            ),
+            last_look_timestamp_seconds: make.float(
+                "last_look_timestamp_seconds",
+                "When the node's database was looked at with success last, in seconds since 1970; 0 if it never was.",
+            ),
+            node_state: make.gauges(
+                "node_state",
+                "1 for what the node's database is like now, 0 for the rest.",
+                "state",
+                &NODE_STATES,
+            ),
+            node_block_height: make.gauge("node_block_height", "The block height that the node has committed."),
+            node_wal_bytes: make.gauge("node_wal_bytes", "Size of the -wal file beside the node's database."),
+            node_events: make.counters(
+                "node_events_total",
+                "What happened to the node and its database.",
+                "event",
+                &NODE_EVENTS,
+            ),
+            looks,
+            file_events: make.counter(
+                "file_events_total",
+                "Wake-ups by changes of the database's files; most come before there is anything to see.",
+            ),
+            read_transaction_seconds: make.histogram(
+                "read_transaction_seconds",
+                "How long a read of the node's database took, from open to close.",
+                &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0],
+            ),
+            replay_seconds: make.histogram(
+                "replay_seconds",
+                "How long the replay of a span took, with all that it needs.",
+                &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0, 1800.0],
+            ),
+            verdict_delay_seconds: make.histogram(
+                "verdict_delay_seconds",
+                "From noticing that a live span has closed to its verdict, less the replay itself.",
+                &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0],
+            ),
+            snapshot_bytes: make.histogram(
+                "snapshot_bytes",
+                "Size of the heap snapshots that replays gave.",
+                &[1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8, 1e9],
+            ),
+            worker_peak_memory_bytes: make
+                .gauge("worker_peak_memory_bytes", "The most memory that any worker had resident since the start."),
+            workers_running: make.gauge("workers_running", "Replays that are under way."),
+            capture_bytes: make.gauge("capture_bytes", "Size of the copies of what the node deletes."),
+            capture_max_bytes: make.gauge("capture_max_bytes", "What these copies may have: capture.max_bytes."),
+            captures_evicted: make
+                .counter("captures_evicted_total", "Copies that were dropped for newer ones; they were done with."),
+            capture_failures: make.counter("capture_failures_total", "Copies that could not be made."),
+            state_errors: make.counter("state_errors_total", "Writes and reads of the daemon's own store that failed."),
+            paused: make.gauges("paused", "1 while nothing new is begun for this reason.", "reason", &PAUSE_REASONS),
+            registry: make.0,
+        }
+    }
+
+    /// What does not change while the daemon runs: itself, its worker, the cage.
+    pub fn identify(&self, worker_version: &str, worker_sha256: &str, layers: &[&str]) {
+        let make = Maker(self.registry.clone());
+        let version = env!("CARGO_PKG_VERSION");
+        make.gauges("build_info", "1, with the version of the daemon.", "version", &[version])
+            .with_label_values(&[version])
+            .set(1);
+        let worker = make.add(IntGaugeVec::new(
+            Maker::opts("worker_info", "1, with the version and the sha256 of the worker."),
+            &["version", "sha256"],
+        ));
+        worker.with_label_values(&[worker_version, worker_sha256]).set(1);
+        let sandbox = make.gauges(
+            "sandbox_layer",
+            "1 for each layer that stands between a worker and the machine.",
+            "layer",
+            &SANDBOX_LAYERS,
+        );
+        for layer in layers {
+            sandbox.with_label_values(&[layer]).set(1);
+        }
+        // What the process uses; a machine where that can't be read goes without.
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        let _ = self.registry.register(Box::new(process));
+    }
+
+    /// Sets a counter to what the store has counted.
+    pub fn restore(&self, name: &str, label: &str, value: u64) {
+        let one = |counters: &IntCounterVec| {
+            counters.get_metric_with_label_values(&[label]).map(|counter| counter.inc_by(value)).unwrap_or_default();
+        };
+        match name {
+            "spans" => one(&self.spans),
+            "divergences" => one(&self.divergences),
+            "unverifiable" => one(&self.unverifiable_spans),
+            "failures" => one(&self.failures),
+            "missed" => self.missed_spans.inc_by(value),
+            "unseen_items" => self.unseen_items.inc_by(value),
+            "deliveries" => self.deliveries.inc_by(value),
+            "syscalls" => self.syscalls.inc_by(value),
+            "snapshot_hashes" => self.snapshot_hashes.inc_by(value),
+            _ => {}
+        }
+    }
+
+    /// Sets the one state that holds, of those of a gauge with one label.
+    pub fn set_node_state(&self, state: &str) {
+        for known in NODE_STATES {
+            self.node_state.with_label_values(&[known]).set(i64::from(known == state));
+        }
+    }
+
+    /// All series in Prometheus' text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory cannot fail, and what is registered can be encoded.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// A number of things as a gauge takes it.
+#[must_use]
+pub fn gauge_value(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Observes a duration.
+pub fn observe(histogram: &Histogram, took: Duration) {
+    histogram.observe(took.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exported() -> String {
+        let metrics = Metrics::new();
+        metrics.identify("xsnap 0", "00", &SANDBOX_LAYERS);
+        metrics.encode()
+    }
+
+    /// Names, types, labels and help texts in `docs/metrics.md` are those that are exported, no more and no fewer.
+    #[test]
+    fn the_documentation_lists_what_is_exported() {
+        let documented = include_str!("../docs/metrics.md");
+        let exported = exported();
+        let mut names = Vec::new();
+        for line in exported.lines() {
+            if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+                && name.starts_with("spanwatch_")
+            {
+                names.push((name.to_owned(), kind.to_owned()));
+            }
+        }
+        let help = |name: &str| {
+            let prefix = format!("# HELP {name} ");
+            exported.lines().find_map(|line| line.strip_prefix(&prefix)).expect("a help text").to_owned()
+        };
+        let labels = |name: &str| {
+            let mut labels: Vec<String> = Vec::new();
+            for line in exported.lines().filter_map(|line| line.strip_prefix(&format!("{name}{{"))) {
+                let (inside, _) = line.split_once('}').expect("labels");
+                for label in inside.split(',').filter_map(|pair| pair.split('=').next()) {
+                    if !labels.iter().any(|known| known == label) {
+                        labels.push(label.to_owned());
+                    }
+                }
+            }
+            labels.sort();
+            labels
+        };
+        let mut rows: Vec<String> = names
+            .iter()
+            .map(|(name, kind)| {
+                let labels: Vec<String> = labels(name).iter().map(|label| format!("`{label}`")).collect();
+                format!("| `{name}` | {kind} | {} | {} |", labels.join(", "), help(name))
+            })
+            .collect();
+        rows.sort();
+        let mut told: Vec<&str> = documented.lines().filter(|line| line.starts_with("| `spanwatch_")).collect();
+        told.sort_unstable();
+        assert_eq!(told.join("\n"), rows.join("\n"), "docs/metrics.md must have these rows:\n{}", rows.join("\n"));
+    }
+
+    #[test]
+    fn every_series_is_there_from_the_start() {
+        let exported = exported();
+        for line in [
+            "spanwatch_spans_total{verdict=\"partial\"} 0",
+            "spanwatch_divergences_total{kind=\"worker_exit\"} 0",
+            "spanwatch_unverifiable_spans_total{reason=\"row_gone\"} 0",
+            "spanwatch_failures_total{reason=\"system\"} 0",
+            "spanwatch_looks_total{found=\"change\",source=\"file_event\"} 0",
+            "spanwatch_replay_seconds_count 0",
+            "spanwatch_sandbox_layer{layer=\"oom_first\"} 1",
+        ] {
+            assert!(exported.lines().any(|one| one == line), "{line}\n{exported}");
+        }
+    }
+
+    /// The lists of labels are complete: each value of the enums has its label in them.
+    #[test]
+    fn every_label_is_known_beforehand() {
+        use crate::transcript::sha256;
+        let reasons = [
+            Unverifiable::ItemsPruned,
+            Unverifiable::RowGone,
+            Unverifiable::ItemsMissing { missing: 0, present: 0, count: 0 },
+            Unverifiable::SpanHash { recorded: sha256(b""), found: sha256(b"") },
+            Unverifiable::SpanRow(""),
+            Unverifiable::Item { position: 0, error: String::new() },
+            Unverifiable::Shape { position: 0, what: String::new() },
+            Unverifiable::TooLarge { bytes: 0 },
+            Unverifiable::TranscriptArchive { file: String::new(), error: String::new() },
+            Unverifiable::BaseGone(String::new()),
+            Unverifiable::BaseDamaged(String::new()),
+            Unverifiable::ChainBroken { start: 0, verdict: "" },
+            Unverifiable::BundleMissing(String::new()),
+            Unverifiable::BundleDamaged { id: String::new(), error: String::new() },
+            Unverifiable::SourceUnknown,
+            Unverifiable::Options(String::new()),
+            Unverifiable::WorkerType(String::new()),
+        ];
+        assert_eq!(reasons.map(|reason| reason.label()), Unverifiable::LABELS);
+    }
+}

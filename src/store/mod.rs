@@ -1,0 +1,293 @@
+//! The daemon's own memory: verdicts, what is still to be done, what was captured, what was acknowledged.
+//!
+//! Owns one SQLite file in the state directory, its schema and its migrations. Every function is one transaction, so
+//! that a kill at any moment leaves either all of it or none: a span is noted together with the cursor that moved past it,
+//! a verdict together with the totals that count it. It knows nothing of the node's database.
+//!
+//! The queue of spans to be replayed is the table `spans` itself: a row without a verdict is due. Nothing is queued in
+//! memory, so nothing is lost with it.
+
+mod captures;
+mod queue;
+mod verdicts;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OpenFlags, Row, Transaction};
+
+pub use captures::{CaptureRow, CapturedItems};
+pub use queue::{Backlog, Job, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source};
+pub use verdicts::{Acknowledged, Outcome, VerdictFilter, VerdictRow};
+
+use crate::transcript::{Hash256, Position, SpanId, VatId};
+
+const FILE_NAME: &str = "spanwatch.sqlite";
+const LOCK_NAME: &str = "lock";
+/// Beside the daemon, `ack` and `verdicts` use the file too, for a moment each.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Each brings the schema from the version of its index to the next one. Never change one that was released.
+const MIGRATIONS: [&str; 1] = [include_str!("schema-1.sql")];
+
+/// Why the store could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory or a file in it can't be used.
+    #[error("failed to {what} {}: {source}; state.dir must be a directory of spanwatch's own that it may write", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another daemon has it.
+    #[error("another spanwatch daemon uses the state directory {}: stop it, or give this one another state.dir", .0.display())]
+    Locked(PathBuf),
+    /// There is none.
+    #[error("there is no store at {}: name the daemon's state directory with --state-dir, or its --config", .0.display())]
+    Missing(PathBuf),
+    /// It was written by a later version.
+    #[error("{} has schema version {found}, this spanwatch knows versions up to {known}: use the later version, or another state.dir", path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// SQLite refused.
+    #[error("failed to {what} in {}: {source}; {}", path.display(), hint(source))]
+    Sqlite {
+        /// What was being done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// No room that may be used for captures.
+    #[error(
+        "capture.max_bytes is reached: {needed} bytes more are needed, and all that is captured is still needed too; raise it"
+    )]
+    CaptureFull {
+        /// How much was to be added.
+        needed: u64,
+    },
+}
+
+fn hint(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode as Code;
+    match error.sqlite_error_code() {
+        Some(Code::DiskFull) => "the disk of state.dir is full: free some room",
+        Some(Code::ReadOnly | Code::CannotOpen | Code::PermissionDenied) => "may this user write the state directory?",
+        Some(Code::NotADatabase | Code::DatabaseCorrupt) => {
+            "the file is damaged: move it away, and the daemon starts with a new one"
+        }
+        _ => "if it persists, check the file with `PRAGMA integrity_check`",
+    }
+}
+
+/// The open store.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    db: Mutex<Connection>,
+    /// Held by the daemon for as long as it lives.
+    _lock: Option<File>,
+}
+
+impl Store {
+    /// Opens the store of a state directory for the daemon, which must be alone; makes both if need be.
+    ///
+    /// # Errors
+    /// When the directory can't be used, another daemon uses it, or the file is damaged.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { what, path, source }
+        };
+        fs::create_dir_all(dir).map_err(failed("make", dir))?;
+        let lock_path = dir.join(LOCK_NAME);
+        let lock = File::create(&lock_path).map_err(failed("make", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.to_owned())),
+            Err(fs::TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
+        }
+        let store = Self::connect(dir.join(FILE_NAME), OpenFlags::SQLITE_OPEN_CREATE, Some(lock))?;
+        store.migrate()?;
+        Ok(store)
+    }
+
+    /// Opens the store that a daemon uses, or used.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be opened.
+    pub fn open_beside_the_daemon(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(FILE_NAME);
+        if !path.exists() {
+            return Err(StoreError::Missing(path));
+        }
+        let store = Self::connect(path, OpenFlags::empty(), None)?;
+        let (found, known) = (store.version()?, MIGRATIONS.len() as i64);
+        match found {
+            0 => Err(StoreError::Missing(store.path)),
+            _ if found > known => Err(StoreError::TooNew { path: store.path, found, known }),
+            _ => Ok(store),
+        }
+    }
+
+    fn connect(path: PathBuf, more: OpenFlags, lock: Option<File>) -> Result<Self, StoreError> {
+        let opened = || -> rusqlite::Result<Connection> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+            let db = Connection::open_with_flags(&path, flags)?;
+            db.busy_timeout(BUSY_TIMEOUT)?;
+            // A power cut may take back the last verdicts, never damage the file; they are then found due again.
+            db.execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
+                 PRAGMA journal_size_limit = 16777216; PRAGMA temp_store = MEMORY;",
+            )?;
+            db.set_prepared_statement_cache_capacity(64);
+            Ok(db)
+        };
+        match opened() {
+            Ok(db) => Ok(Self { path, db: Mutex::new(db), _lock: lock }),
+            Err(source) => Err(StoreError::Sqlite { what: "open the store", path, source }),
+        }
+    }
+
+    fn version(&self) -> Result<i64, StoreError> {
+        self.with("read the schema version", |db| db.query_row("PRAGMA user_version", [], |row| row.get(0)))
+    }
+
+    fn migrate(&self) -> Result<(), StoreError> {
+        let (found, known) = (self.version()?, MIGRATIONS.len() as i64);
+        if found > known {
+            return Err(StoreError::TooNew { path: self.path.clone(), found, known });
+        }
+        for (version, script) in (1_i64..).zip(MIGRATIONS) {
+            if version > found {
+                self.write("migrate the schema", |db| {
+                    db.execute_batch(script)?;
+                    db.pragma_update(None, "user_version", version)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic elsewhere rolled its transaction back.
+        self.db.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs something that reads.
+    fn with<T>(
+        &self,
+        what: &'static str,
+        reading: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        reading(&self.lock()).map_err(|source| StoreError::Sqlite { what, path: self.path.clone(), source })
+    }
+
+    /// Runs something that writes, as one transaction.
+    fn write<T>(
+        &self,
+        what: &'static str,
+        writing: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut db = self.lock();
+        let written = || -> rusqlite::Result<T> {
+            let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let result = writing(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        written().map_err(|source| StoreError::Sqlite { what, path: self.path.clone(), source })
+    }
+}
+
+/// Seconds since 1970: how the store writes times.
+#[must_use]
+pub fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// Positions and counts are below 2^63, as they come from SQLite's integers.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
+}
+
+fn span_id(row: &Row<'_>, first: usize) -> rusqlite::Result<SpanId> {
+    Ok(SpanId {
+        vat: VatId::new(row.get::<_, String>(first)?),
+        start: unsigned(row, first + 1)?,
+        end: unsigned(row, first + 2)?,
+    })
+}
+
+fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Hash256>> {
+    let text: Option<String> = row.get(column)?;
+    match text {
+        None => Ok(None),
+        Some(text) => Hash256::parse(&text)
+            .map(Some)
+            .ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "not a sha256 in hex".into())),
+    }
+}
+
+/// One past the last position that was seen.
+type SeenTo = Position;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_one_daemons() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = Store::open(dir.path()).expect("a new store");
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::Locked(_))));
+        Store::open_beside_the_daemon(dir.path()).expect("for a look");
+        drop(first);
+        Store::open(dir.path()).expect("the same store");
+    }
+
+    #[test]
+    fn what_is_no_store_is_said_to_be_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(matches!(Store::open_beside_the_daemon(dir.path()), Err(StoreError::Missing(_))));
+        fs::write(dir.path().join(FILE_NAME), "plain text, and more of it than a header has. ".repeat(10))
+            .expect("write");
+        let error = Store::open(dir.path()).expect_err("no database").to_string();
+        assert!(error.contains("move it away"), "{error}");
+    }
+
+    #[test]
+    fn a_later_version_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).expect("a new store");
+        store.write("pretend", |db| db.pragma_update(None, "user_version", 99)).expect("written");
+        drop(store);
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::TooNew { found: 99, .. })));
+        assert!(matches!(Store::open_beside_the_daemon(dir.path()), Err(StoreError::TooNew { found: 99, .. })));
+    }
+}

@@ -1,0 +1,339 @@
+//! What is noted of the node, and which spans are due.
+
+use std::collections::HashSet;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{Store, StoreError, hash, now, signed, span_id, unsigned};
+use crate::kernel_db::{Identity, Pulse, SpanRow, VatOptions, WorkerType};
+use crate::transcript::{Position, SpanId, VatId};
+
+/// Where a span came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// It closed while the daemon was in charge.
+    Live,
+    /// It had closed before.
+    History,
+}
+
+impl Source {
+    /// One word.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::History => "history",
+        }
+    }
+}
+
+/// The node's database as it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Its path.
+    pub path: String,
+    /// The file behind it.
+    pub identity: Identity,
+    /// How far it had come.
+    pub pulse: Pulse,
+}
+
+/// A vat as it is known.
+#[derive(Debug, Clone)]
+pub struct KnownVat {
+    /// Which.
+    pub vat: VatId,
+    /// Where its current span starts, or its last one ended: what closed before is noted.
+    pub cursor: Position,
+    /// Whether it has no current span any more.
+    pub is_terminated: bool,
+    /// Its options, kept beyond its end.
+    pub options: VatOptions,
+    /// Spans that start in this range are history, not noted yet.
+    pub history: (Position, Position),
+}
+
+/// What a look changes of a vat.
+#[derive(Debug, Clone)]
+pub struct NotedVat {
+    /// As it is now.
+    pub vat: KnownVat,
+    /// The spans that closed.
+    pub closed: Vec<NotedSpan>,
+}
+
+/// A span that is to be replayed.
+#[derive(Debug, Clone)]
+pub struct NotedSpan {
+    /// Its row.
+    pub row: SpanRow,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// What a look saw, to be written at once.
+#[derive(Debug, Clone)]
+pub struct Noted {
+    /// The database.
+    pub node: NodeSeen,
+    /// Vats of which something changed.
+    pub vats: Vec<NotedVat>,
+}
+
+/// A span that is due.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its number in the store.
+    pub id: i64,
+    /// Its row as it was when it closed.
+    pub row: SpanRow,
+    /// Where it came from.
+    pub source: Source,
+    /// When its closing was noticed, in seconds since 1970.
+    pub noticed_at: f64,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+}
+
+/// How much is due.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Backlog {
+    /// Live spans.
+    pub live: u64,
+    /// Spans of the history that are noted.
+    pub history: u64,
+    /// When the oldest of the live ones was noticed.
+    pub oldest_noticed_at: Option<f64>,
+}
+
+const JOB_COLUMNS: &str = "id, vat, start, end, hash, incarnation, source, noticed_at, attempts";
+
+impl Store {
+    /// The database as it was last seen; `None` if it never was.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn node(&self) -> Result<Option<NodeSeen>, StoreError> {
+        self.with("read what was seen last", |db| {
+            db.query_row("SELECT path, device, inode, crank, activity_hash, height FROM node", [], |row| {
+                let number = |column| row.get::<_, Option<i64>>(column).map(|value| value.map(i64::cast_unsigned));
+                Ok(NodeSeen {
+                    path: row.get(0)?,
+                    identity: Identity {
+                        device: row.get::<_, i64>(1)?.cast_unsigned(),
+                        inode: row.get::<_, i64>(2)?.cast_unsigned(),
+                    },
+                    pulse: Pulse { crank: number(3)?, activity_hash: row.get(4)?, height: number(5)? },
+                })
+            })
+            .optional()
+        })
+    }
+
+    /// All vats that were seen.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn vats(&self) -> Result<Vec<KnownVat>, StoreError> {
+        self.with("read the vats", |db| {
+            let mut statement = db.prepare(
+                "SELECT vat, cursor, is_terminated, name, worker_type, is_metered, enable_disavow, history_from, \
+                 history_to FROM vats",
+            )?;
+            let rows = statement.query_map([], |row| {
+                Ok(KnownVat {
+                    vat: VatId::new(row.get::<_, String>(0)?),
+                    cursor: unsigned(row, 1)?,
+                    is_terminated: row.get(2)?,
+                    options: VatOptions {
+                        name: row.get(3)?,
+                        worker_type: row.get::<_, Option<String>>(4)?.map(|word| WorkerType::of(&word)),
+                        is_metered: row.get(5)?,
+                        enable_disavow: row.get(6)?,
+                    },
+                    history: (unsigned(row, 7)?, unsigned(row, 8)?),
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Writes what a look saw: spans are due from then on. How many were new to the store.
+    ///
+    /// # Errors
+    /// When it can't be written; then nothing of it is.
+    pub fn note(&self, noted: &Noted) -> Result<u64, StoreError> {
+        self.write("note what closed", |db| {
+            let NodeSeen { path, identity, pulse } = &noted.node;
+            db.prepare_cached("INSERT OR REPLACE INTO node VALUES (1, ?, ?, ?, ?, ?, ?)")?.execute(params![
+                path,
+                identity.device.cast_signed(),
+                identity.inode.cast_signed(),
+                pulse.crank.map(u64::cast_signed),
+                pulse.activity_hash,
+                pulse.height.map(u64::cast_signed)
+            ])?;
+            let mut new = 0;
+            for NotedVat { vat, closed } in &noted.vats {
+                put_vat(db, vat)?;
+                for span in closed {
+                    new += put_span(db, span)?;
+                }
+            }
+            Ok(new)
+        })
+    }
+
+    /// The span to replay next: of the live ones the newest, then of the history the first that was noted. None of the
+    /// given ones, and of the history none of the vats that are at work.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn next_job(&self, running: &HashSet<i64>, busy: &HashSet<VatId>) -> Result<Option<Job>, StoreError> {
+        self.with("read what is due", |db| {
+            for (source, order) in [(Source::Live, "DESC"), (Source::History, "ASC")] {
+                let mut statement = db.prepare_cached(&format!(
+                    "SELECT {JOB_COLUMNS} FROM spans \
+                     WHERE verdict IS NULL AND source = ? AND not_before <= ? ORDER BY id {order}"
+                ))?;
+                let mut rows = statement.query(params![source.label(), now()])?;
+                while let Some(row) = rows.next()? {
+                    let job = job(row)?;
+                    let is_taken =
+                        running.contains(&job.id) || (source == Source::History && busy.contains(&job.row.id.vat));
+                    if !is_taken {
+                        return Ok(Some(job));
+                    }
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// The span of the history that follows another directly, if it is due too.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn job_after(&self, span: &SpanId) -> Result<Option<Job>, StoreError> {
+        self.with("read what is due", |db| {
+            db.prepare_cached(&format!(
+                "SELECT {JOB_COLUMNS} FROM spans WHERE verdict IS NULL AND source = 'history' AND vat = ? AND start = ? \
+                 AND not_before <= ? LIMIT 1"
+            ))?
+            .query_row(params![span.vat.as_str(), signed(span.end), now()], job)
+            .optional()
+        })
+    }
+
+    /// The number of a span, if it is due.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn due(&self, row: &SpanRow) -> Result<Option<Job>, StoreError> {
+        let Some(hash) = row.hash else { return Ok(None) };
+        self.with("read what is due", |db| {
+            db.prepare_cached(&format!(
+                "SELECT {JOB_COLUMNS} FROM spans WHERE verdict IS NULL AND vat = ? AND start = ? AND end = ? AND hash = ?"
+            ))?
+            .query_row(
+                params![row.id.vat.as_str(), signed(row.id.start), signed(row.id.end), hash.to_string()],
+                job,
+            )
+            .optional()
+        })
+    }
+
+    /// Puts a span off after an attempt in vain: not before so many seconds from now.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn postpone(&self, id: i64, seconds: f64, reason: &str) -> Result<(), StoreError> {
+        self.write("put a span off", |db| {
+            add_total(db, "failures", reason, 1)?;
+            db.prepare_cached("UPDATE spans SET attempts = attempts + 1, not_before = ? WHERE id = ?")?
+                .execute(params![now() + seconds, id])?;
+            Ok(())
+        })
+    }
+
+    /// How much is due.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.with("count what is due", |db| {
+            let mut backlog = Backlog::default();
+            let mut statement = db.prepare_cached(
+                "SELECT source, count(*), min(noticed_at) FROM spans WHERE verdict IS NULL GROUP BY source",
+            )?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                if row.get_ref(0)?.as_str()? == Source::Live.label() {
+                    (backlog.live, backlog.oldest_noticed_at) = (unsigned(row, 1)?, row.get(2)?);
+                } else {
+                    backlog.history = unsigned(row, 1)?;
+                }
+            }
+            Ok(backlog)
+        })
+    }
+}
+
+fn put_vat(db: &Transaction<'_>, vat: &KnownVat) -> rusqlite::Result<()> {
+    let worker_type = vat.options.worker_type.as_ref().map(WorkerType::label);
+    db.prepare_cached("INSERT OR REPLACE INTO vats VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+        vat.vat.as_str(),
+        signed(vat.cursor),
+        vat.is_terminated,
+        vat.options.name,
+        worker_type,
+        vat.options.is_metered,
+        vat.options.enable_disavow,
+        signed(vat.history.0),
+        signed(vat.history.1)
+    ])?;
+    Ok(())
+}
+
+/// A span that is there already, due or judged, stays as it is: the hash says that it is the same.
+fn put_span(db: &Transaction<'_>, NotedSpan { row, source }: &NotedSpan) -> rusqlite::Result<u64> {
+    let added = db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO spans (vat, start, end, hash, incarnation, source, noticed_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            row.id.vat.as_str(),
+            signed(row.id.start),
+            signed(row.id.end),
+            row.hash.map_or_else(String::new, |hash| hash.to_string()),
+            signed(row.incarnation),
+            source.label(),
+            now()
+        ])?;
+    Ok(added as u64)
+}
+
+fn job(row: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
+    let source = if row.get_ref(6)?.as_str()? == Source::Live.label() { Source::Live } else { Source::History };
+    // A row whose hash was none when it closed: the verdict will say so.
+    let hash = hash(row, 4).unwrap_or(None);
+    Ok(Job {
+        id: row.get(0)?,
+        row: SpanRow { id: span_id(row, 1)?, hash, is_current: false, incarnation: unsigned(row, 5)? },
+        source,
+        noticed_at: row.get(7)?,
+        attempts: row.get(8)?,
+    })
+}
+
+pub(super) fn add_total(db: &Transaction<'_>, name: &str, label: &str, value: u64) -> rusqlite::Result<()> {
+    if value > 0 {
+        db.prepare_cached(
+            "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT (name, label) DO UPDATE SET value = value + excluded.value",
+        )?
+        .execute(params![name, label, signed(value)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,346 @@
+//! Verdicts: written once each, read by many.
+
+use rusqlite::{OptionalExtension, Row, ToSql, params};
+use serde::Serialize;
+
+use super::queue::add_total;
+use super::{SeenTo, Store, StoreError, now, signed, span_id, unsigned};
+use crate::transcript::SpanId;
+
+/// What came of a span, in the words of the store.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// The verdict's label.
+    pub verdict: &'static str,
+    /// The label of its reason, if it has one.
+    pub reason: Option<&'static str>,
+    /// The same for people.
+    pub explanation: Option<String>,
+    /// The kinds of what differed, each once.
+    pub kinds: Vec<&'static str>,
+    /// Where the part that could be seen ends, for one that is partial or has no more than a part.
+    pub seen_to: Option<SeenTo>,
+    /// Items that were gone before they could be seen.
+    pub unseen: u64,
+    /// Set when nothing could be replayed because the node had deleted it.
+    pub is_missed: bool,
+    /// What it started from.
+    pub base: &'static str,
+    /// The report as a JSON object.
+    pub detail: String,
+    /// How long its replay took.
+    pub replay_seconds: f64,
+    /// Deliveries compared.
+    pub deliveries: u64,
+    /// Syscalls compared.
+    pub syscalls: u64,
+    /// Snapshot hashes compared.
+    pub hashes: u64,
+    /// The sha256 of the worker.
+    pub worker_sha256: String,
+}
+
+/// A span with what is known of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerdictRow {
+    /// How it is named to people and in `ack`.
+    pub id: String,
+    /// The vat.
+    pub vat: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// First position.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+    /// The verdict, or `pending`.
+    pub verdict: String,
+    /// Its reason.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub explanation: Option<String>,
+    /// Kinds of divergence.
+    pub kinds: Vec<String>,
+    /// One past the last position that was seen, where that is not all.
+    pub seen_to: Option<u64>,
+    /// What it started from.
+    pub base: Option<String>,
+    /// `live` or `history`.
+    pub source: String,
+    /// When its closing was noticed, in seconds since 1970.
+    pub noticed_at: f64,
+    /// When the verdict was written.
+    pub finished_at: Option<f64>,
+    /// How long the replay took.
+    pub replay_seconds: Option<f64>,
+    /// How often it was tried in vain.
+    pub attempts: u64,
+    /// Deliveries compared.
+    pub deliveries: Option<u64>,
+    /// Syscalls compared.
+    pub syscalls: Option<u64>,
+    /// For a divergence: whether a person has taken note of it.
+    pub acknowledged: Option<bool>,
+    /// What that person wrote.
+    pub note: Option<String>,
+    /// The whole report of a divergence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<serde_json::Value>,
+}
+
+/// Which verdicts.
+#[derive(Debug, Clone, Default)]
+pub struct VerdictFilter {
+    /// Only divergences.
+    pub is_diverged: bool,
+    /// Only of this vat, by ID or name.
+    pub vat: Option<String>,
+    /// Only the newest so many.
+    pub limit: Option<u32>,
+}
+
+/// What came of an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It is now.
+    Now,
+    /// It was already.
+    Before,
+    /// There is no divergence of that name.
+    Unknown,
+}
+
+/// The name of a span among people: vat, bounds, and the beginning of its hash.
+const PUBLIC_ID: &str = "s.vat || '.' || s.start || '.' || s.end || '-' || substr(s.hash, 1, 8)";
+
+impl Store {
+    /// Writes the verdict of a span, counts it, and gives its captures free. `false` if it has one already: nothing is
+    /// written then, and nothing is to be reported.
+    ///
+    /// # Errors
+    /// When it can't be written; then nothing of it is.
+    pub fn finish(&self, id: i64, span: &SpanId, outcome: &Outcome) -> Result<bool, StoreError> {
+        self.write("write a verdict", |db| {
+            let written = db
+                .prepare_cached(
+                    "UPDATE spans SET verdict = ?, reason = ?, explanation = ?, kinds = ?, seen_to = ?, base = ?, \
+                     detail = ?, finished_at = ?, replay_seconds = ?, deliveries = ?, syscalls = ?, worker_sha256 = ? \
+                     WHERE id = ? AND verdict IS NULL",
+                )?
+                .execute(params![
+                    outcome.verdict,
+                    outcome.reason,
+                    outcome.explanation,
+                    outcome.kinds.join(","),
+                    outcome.seen_to.map(signed),
+                    outcome.base,
+                    outcome.detail,
+                    now(),
+                    outcome.replay_seconds,
+                    signed(outcome.deliveries),
+                    signed(outcome.syscalls),
+                    outcome.worker_sha256,
+                    id
+                ])?;
+            if written == 0 {
+                return Ok(false);
+            }
+            add_total(db, "spans", outcome.verdict, 1)?;
+            for kind in &outcome.kinds {
+                add_total(db, "divergences", kind, 1)?;
+            }
+            match (outcome.verdict, outcome.reason) {
+                ("unverifiable", Some(reason)) => add_total(db, "unverifiable", reason, 1)?,
+                ("failed", Some(reason)) => add_total(db, "failures", reason, 1)?,
+                _ => {}
+            }
+            for (name, value) in [
+                ("missed", u64::from(outcome.is_missed)),
+                ("unseen_items", outcome.unseen),
+                ("deliveries", outcome.deliveries),
+                ("syscalls", outcome.syscalls),
+                ("snapshot_hashes", outcome.hashes),
+            ] {
+                add_total(db, name, "", value)?;
+            }
+            for table in ["captures", "image_uses"] {
+                db.prepare_cached(&format!("UPDATE {table} SET is_done = 1 WHERE vat = ? AND start = ?"))?
+                    .execute(params![span.vat.as_str(), signed(span.start)])?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// The counts that outlive the process, as name, label and value.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn totals(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
+        self.with("read the totals", |db| {
+            let mut statement = db.prepare("SELECT name, label, value FROM totals")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)?)))?;
+            rows.collect()
+        })
+    }
+
+    /// Counts something that has no verdict of its own.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn count(&self, name: &str, label: &str, value: u64) -> Result<(), StoreError> {
+        self.write("count", |db| add_total(db, name, label, value))
+    }
+
+    /// How many divergences nobody has taken note of.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn unacknowledged(&self) -> Result<u64, StoreError> {
+        self.with("count divergences", |db| {
+            db.prepare_cached("SELECT count(*) FROM spans WHERE verdict = 'diverged' AND acknowledged_at IS NULL")?
+                .query_row([], |row| unsigned(row, 0))
+        })
+    }
+
+    /// When a span was verified last, in seconds since 1970.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn last_verified_at(&self) -> Result<Option<f64>, StoreError> {
+        self.with("read the last verdict", |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT finished_at FROM spans WHERE verdict IS NOT NULL AND verdict = 'verified' \
+                 ORDER BY finished_at DESC LIMIT 1",
+            )?;
+            statement.query_row([], |row| row.get(0)).optional()
+        })
+    }
+
+    /// The last position that was verified of each vat, with the vat's name.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn last_verified_positions(&self) -> Result<Vec<(String, Option<String>, u64)>, StoreError> {
+        self.with("read the last verdicts", |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT v.vat, v.name, (SELECT max(s.end) FROM spans AS s \
+                 WHERE s.vat = v.vat AND s.verdict IS NOT NULL AND s.verdict = 'verified') AS end \
+                 FROM vats AS v WHERE end IS NOT NULL ORDER BY length(v.vat), v.vat",
+            )?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)? - 1)))?;
+            rows.collect()
+        })
+    }
+
+    /// Hands out the spans that match, newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn verdicts(&self, filter: &VerdictFilter, mut each: impl FnMut(VerdictRow)) -> Result<(), StoreError> {
+        self.with("read the verdicts", |db| {
+            let mut conditions = vec!["1".to_owned()];
+            let mut values: Vec<&dyn ToSql> = Vec::new();
+            if filter.is_diverged {
+                conditions.push("s.verdict = 'diverged'".to_owned());
+            }
+            if let Some(vat) = &filter.vat {
+                conditions.push("(s.vat = ? OR v.name = ?)".to_owned());
+                values.extend([vat as &dyn ToSql, vat]);
+            }
+            let limit = filter.limit.map_or(-1, i64::from);
+            values.push(&limit);
+            let mut statement = db.prepare(&format!(
+                "SELECT {PUBLIC_ID}, s.vat, s.start, s.end, v.name, s.incarnation, coalesce(s.verdict, 'pending'), \
+                 s.reason, s.explanation, s.kinds, s.seen_to, s.base, s.source, s.noticed_at, s.finished_at, \
+                 s.replay_seconds, s.attempts, s.deliveries, s.syscalls, s.acknowledged_at IS NOT NULL, s.note, s.detail \
+                 FROM spans AS s LEFT JOIN vats AS v ON v.vat = s.vat WHERE {} ORDER BY s.id DESC LIMIT ?",
+                conditions.join(" AND ")
+            ))?;
+            let mut rows = statement.query(&values[..])?;
+            while let Some(row) = rows.next()? {
+                each(verdict_row(row)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes a divergence off the gauge, with a note.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn acknowledge(&self, id: &str, note: Option<&str>) -> Result<Acknowledged, StoreError> {
+        self.write("acknowledge a divergence", |db| {
+            let condition = format!("verdict = 'diverged' AND {} = ?", PUBLIC_ID.replace("s.", ""));
+            let changed = db.execute(
+                &format!(
+                    "UPDATE spans SET acknowledged_at = ?, note = ? WHERE {condition} AND acknowledged_at IS NULL"
+                ),
+                params![now(), note, id],
+            )?;
+            if changed > 0 {
+                return Ok(Acknowledged::Now);
+            }
+            let is_there = db.query_row(&format!("SELECT count(*) FROM spans WHERE {condition}"), [id], |row| {
+                row.get::<_, i64>(0)
+            })?;
+            Ok(if is_there > 0 { Acknowledged::Before } else { Acknowledged::Unknown })
+        })
+    }
+
+    /// Forgets verdicts that are older than so many seconds; of divergences only those that were acknowledged.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn forget_older_than(&self, seconds: f64) -> Result<u64, StoreError> {
+        self.write("forget old verdicts", |db| {
+            let forgotten = db.execute(
+                "DELETE FROM spans WHERE verdict IS NOT NULL AND finished_at < ? \
+                 AND (verdict <> 'diverged' OR acknowledged_at IS NOT NULL)",
+                [now() - seconds],
+            )?;
+            Ok(forgotten as u64)
+        })
+    }
+}
+
+fn verdict_row(row: &Row<'_>) -> rusqlite::Result<VerdictRow> {
+    let id = span_id(row, 1)?;
+    let verdict: String = row.get(6)?;
+    let is_diverged = verdict == "diverged";
+    let optional = |column: usize| -> rusqlite::Result<Option<u64>> {
+        Ok(row.get::<_, Option<i64>>(column)?.and_then(|number| u64::try_from(number).ok()))
+    };
+    let kinds: Option<String> = row.get(9)?;
+    let detail: Option<String> = row.get(21)?;
+    Ok(VerdictRow {
+        id: row.get(0)?,
+        vat: id.vat.to_string(),
+        name: row.get(4)?,
+        incarnation: unsigned(row, 5)?,
+        start: id.start,
+        end: id.end,
+        reason: row.get(7)?,
+        explanation: row.get(8)?,
+        kinds: kinds
+            .iter()
+            .flat_map(|kinds| kinds.split(','))
+            .filter(|kind| !kind.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        seen_to: optional(10)?,
+        base: row.get(11)?,
+        source: row.get(12)?,
+        noticed_at: row.get(13)?,
+        finished_at: row.get(14)?,
+        replay_seconds: row.get(15)?,
+        attempts: unsigned(row, 16)?,
+        deliveries: optional(17)?,
+        syscalls: optional(18)?,
+        acknowledged: if is_diverged { Some(row.get(19)?) } else { None },
+        note: row.get(20)?,
+        report: if is_diverged { detail.and_then(|text| serde_json::from_str(&text).ok()) } else { None },
+        verdict,
+    })
+}
