@@ -8,13 +8,18 @@ DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json)
 
 .PHONY: demo test check lab clean
 
-## Builds, writes a real kernel database, verifies it, and shows a tampered copy caught.
-demo: $(LAB)/data/everything/lab.json
-	cargo build --release --locked
+## Builds, starts a real kernel and the daemon beside it, and shows a wrong record caught.
+demo:
+	$(MAKE) -j2 target/release/spanwatch $(LAB)/.cache/.bundled
 	scripts/demo.sh
+
+.PHONY: target/release/spanwatch
+target/release/spanwatch:
+	cargo build --release --locked
 
 ## Sets up and runs all tests.
 test:
+	scripts/prometheus.sh
 	$(MAKE) -j2 lab
 	scripts/test.sh
 

@@ -25,10 +25,14 @@ pub(super) fn prepare(shared: &Shared, jobs: &[Job]) -> Result<Surroundings, DbE
 
 fn plan_with(shared: &Shared, jobs: &[Job], spans_before: u32) -> Result<Surroundings, DbError> {
     let survey = survey(shared, jobs, spans_before)?;
-    let first = jobs.first().map_or(0, |job| job.row.id.start);
-    let last = jobs.last().map_or(0, |job| job.row.id.end);
-    let selection = Selection { positions: Some((first, last)), ..Selection::default() };
-    let units = plan(&survey, &shared.archives, &shared.captures, &selection);
+    let mut units = plan(&survey, &shared.archives, &shared.captures, &Selection::default());
+    for unit in &mut units {
+        for planned in unit.iter_mut() {
+            planned.is_asked = jobs.iter().any(|job| job.row.id == planned.row.id);
+        }
+        let needed = unit.iter().rposition(|planned| planned.is_asked).map_or(0, |last| last + 1);
+        unit.truncate(needed);
+    }
     Ok(Surroundings { survey, units })
 }
 

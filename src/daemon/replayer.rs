@@ -3,6 +3,7 @@
 //! A verdict is reported only once it is in the store, and only by whoever put it there. What fails for a reason of ours
 //! is tried again, with growing pauses, a limited number of times.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::look::Keeper;
 use super::outcome::{may_be_owed_to_vanishing, outcome};
 use super::shared::{Claim, Shared};
 use crate::config::CaptureWhen;
+use crate::kernel_db::DbError;
 use crate::metrics::observe;
 use crate::plan::{Base, PlannedSpan};
 use crate::schedule::{self, Context, Handover, SpanReport};
@@ -27,8 +29,8 @@ use crate::verdict::{Divergence, Failure, Unverifiable, Verdict};
 const PAUSES: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3_600.0];
 /// How many spans of the history that follow one another are replayed in one go, image handed to image.
 const RUN_SPANS_MAX: usize = 16;
-/// How long to wait before a verdict that could not be written is tried again.
-const RETRY_WRITE: Duration = Duration::from_secs(2);
+/// How long to wait before something that failed is tried again: a verdict that could not be written, a node that is away.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Starts the threads.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
@@ -56,6 +58,8 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
     }
     let Surroundings { survey, units } = match prepare(shared, &jobs) {
         Ok(surroundings) => surroundings,
+        // The spans stay due, and are taken again once the node is back.
+        Err(error) if error.is_absence() => return await_node(&error),
         Err(error) => return fail(shared, &jobs, &Failure::Database(error.to_string())),
     };
     let context = Context {
@@ -67,6 +71,7 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
         limits: &shared.limits,
         memory: &shared.memory,
     };
+    let mut judged = HashSet::new();
     for unit in &units {
         let mut handover: Option<Handover> = None;
         for (index, planned) in unit.iter().enumerate() {
@@ -74,15 +79,31 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
             if may_be_owed_to_vanishing(&report.verdict) && matches!(is_still_there(shared, &planned.row), Ok(false)) {
                 report.verdict = Verdict::Unverifiable(Unverifiable::RowGone);
             }
+            if matches!(report.verdict, Verdict::Failed(Failure::Database(_)))
+                && let Err(error) = shared.db.read(|_| Ok(()))
+                && error.is_absence()
+            {
+                return await_node(&error);
+            }
             let next = unit.get(index + 1);
             keep_image(shared, planned, next, &leaves);
             handover = Some(leaves);
             judge(shared, &jobs, planned, &report);
+            judged.insert(&planned.row.id);
             if shared.is_stopping() {
                 return;
             }
         }
     }
+    // Whatever the plan says, no span may stay due and untouched: it would be taken again at once.
+    let unplanned: Vec<Job> = jobs.iter().filter(|job| !judged.contains(&job.row.id)).cloned().collect();
+    fail(shared, &unplanned, &Failure::System("no plan has this span: please report it".to_owned()));
+}
+
+/// The node is away, as the thread that looks will see too: what was begun stays due.
+fn await_node(error: &DbError) {
+    tracing::debug!("a replay was not begun: {error}");
+    std::thread::sleep(RETRY);
 }
 
 /// Takes the spans of the history that follow, where a chain of them saves the making of images.
@@ -124,7 +145,7 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanRepo
         if shared.is_stopping() {
             return;
         }
-        std::thread::sleep(RETRY_WRITE);
+        std::thread::sleep(RETRY);
     };
     if !is_first {
         return;
@@ -221,7 +242,7 @@ fn put_off(shared: &Shared, job: &Job, failure: &Failure) {
     if let Err(error) = shared.store.postpone(job.id, pause, failure.label()) {
         shared.store_failed(&error);
         // Its row says that it is due now: not at once, all the same.
-        std::thread::sleep(RETRY_WRITE);
+        std::thread::sleep(RETRY);
     }
 }
 

@@ -83,7 +83,7 @@ pub struct NodeView {
     pub last_look_at: Option<f64>,
     /// What the node keeps of closed spans.
     pub retention: Retention,
-    /// Spans of the history that are still to be noted, as far as they were counted.
+    /// How many vats were seen.
     pub vats: u64,
 }
 

@@ -78,8 +78,8 @@ pub enum DbError {
     /// A process keeps the whole file locked.
     #[error("another process locks the whole file {} (a backup or VACUUM?): try again when it is done", .0.display())]
     Locked(PathBuf),
-    /// The node died and left commits that only the `-wal` file has, and a copy may not be made.
-    #[error("the node that wrote {} died and left commits in its -wal file; they can be read once it runs again", .0.display())]
+    /// No process has it open, there are commits that only the `-wal` file has, and a copy may not be made.
+    #[error("the node that wrote {} is gone and has left commits in its -wal file, as it does when it dies or when somebody reads while it stops; they can be read once it runs again", .0.display())]
     Crashed(PathBuf),
     /// The file kept changing although no process seemed to have it open.
     #[error("{} changed during each of {TRIES_MAX} reads while no process held it open; is it being copied or restored? Try again when that is done", .0.display())]
@@ -120,6 +120,14 @@ pub struct KernelDb {
 struct CopyOfCrashed {
     of: Fingerprint,
     dir: tempfile::TempDir,
+}
+
+impl DbError {
+    /// Whether it is only that the node is away.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NotFound(_) | Self::Crashed(_))
+    }
 }
 
 impl KernelDb {

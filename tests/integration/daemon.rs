@@ -628,21 +628,22 @@ fn trouble_of_ours_is_tried_again_and_given_up_in_the_end() {
 #[test]
 fn history_is_worked_through_behind_what_is_live() {
     for (keep, since, expected) in [
-        (Keep::everything(), "genesis", 12),
-        (Keep::items(), "genesis", 12),
-        (Keep::everything(), "12", 8),
+        (Keep::everything(), "genesis", 40),
+        (Keep::items(), "genesis", 40),
+        (Keep::everything(), "12", 36),
         (Keep::everything(), "now", 0),
     ] {
         let mut bench = Bench::new(keep.clone());
         for vat in ["v1", "v2"] {
-            for _ in 0..6 {
+            // More than are noted at once.
+            for _ in 0..20 {
                 bench.node().work(vat);
                 bench.node().save(vat);
                 bench.node().commit();
             }
         }
         let daemon = bench.setup("ok").set(&format!("watch.since={since}")).start();
-        daemon.wait_for_block(13);
+        daemon.wait_for_block(41);
         bench.node().work("v1");
         bench.node().save("v1");
         bench.node().commit();

@@ -6,11 +6,13 @@
 //! | `bad_input` | a damaged database or archive gets the right verdict, and the other spans go on | likewise |
 //! | `lab` | every span of a real kernel's database is verified, in each retention | databases that the lab wrote |
 //! | `daemon` | nothing that closes goes without a verdict, whatever happens to node or daemon | a stand-in for a node, block by block |
+//! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
 #![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "the tests write the databases that the program reads")]
 
+mod alarm;
 mod bad_input;
 mod beside;
 mod daemon;

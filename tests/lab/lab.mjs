@@ -37,8 +37,10 @@ const main = async () => {
   let told;
   try {
     const { dead, testLogged } = options.live === undefined ? await play(kernel, options) : await live(kernel, options);
-    const counts = { ...kernel.watch.counts(), testLogged };
-    told = { dead, terminated: kernel.terminated(), vats: kernel.watch.vats(), failed: kernel.watch.failed(), counts };
+    const { watch } = kernel;
+    const counts = { ...watch.counts(), testLogged };
+    told = { dead, terminated: kernel.terminated(), vats: watch.vats(), failed: watch.failed(), counts };
+    told.closings = kernel.closings();
   } finally {
     await kernel.stop();
   }

@@ -5,6 +5,8 @@ import { createHash } from 'node:crypto';
 
 import Database from 'better-sqlite3';
 
+import { costMore } from './src/lie.mjs';
+
 const [file] = process.argv.slice(2);
 if (!file) throw Error('usage: node tamper.mjs FILE');
 const sha256 = text => createHash('sha256').update(text).digest('hex');
@@ -16,7 +18,7 @@ const { startPos, endPos } = db
   .get(vatID);
 const position = startPos + 3;
 const item = db.prepare('SELECT item FROM transcriptItems WHERE vatID = ? AND position = ?').pluck().get(vatID, position);
-const changed = item.replace(/"computrons":(\d+)}}}$/, (_, computrons) => `"computrons":${Number(computrons) + 1}}}}`);
+const changed = costMore(item);
 if (changed === item) throw Error(`nothing to change in ${item}`);
 db.prepare('UPDATE transcriptItems SET item = ? WHERE vatID = ? AND position = ?').run(changed, vatID, position);
 const items = db

@@ -150,6 +150,16 @@ const checkRoles = (db, roles, { dead, terminated, counts }, spans) => {
   must(counts.testLogged > 0, 'no vat wrote to the test log');
 };
 
+// What the kernel was heard to close must be what is closed.
+const checkClosings = (db, closings) => {
+  const there = db.prepare('SELECT vatID, startPos, endPos FROM transcriptSpans WHERE isCurrent IS NULL').raw().all();
+  const ofRow = ([vat, start, end]) => `${vat} from ${start} to ${end}`;
+  const rows = new Set(there.map(ofRow));
+  const heard = new Set(closings.map(({ vat, start, end }) => ofRow([vat, start, end])));
+  const differing = [...rows].filter(span => !heard.has(span)).concat([...heard].filter(span => !rows.has(span)));
+  must(differing.length === 0, `not both closed and heard to close: ${differing.join(', ')}`);
+};
+
 // What a crank that was rolled back left among the archives.
 const strayFiles = (db, archive) => {
   const row = db.prepare('SELECT 1 FROM transcriptSpans WHERE vatID = ? AND startPos = ? AND endPos = ?');
@@ -170,6 +180,7 @@ export const check = ({ out, keep, live }, told) => {
     const last = incarnation.get(role.vatID);
     roles[name] = { ...role, name, incarnations: last === null ? 0 : last + 1 };
   }
+  checkClosings(db, told.closings);
   const spans = readSpans(db, archive);
   const features = {
     closedSpans: pluck('SELECT count(*) FROM transcriptSpans WHERE isCurrent IS NULL').get(),

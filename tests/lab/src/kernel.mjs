@@ -6,6 +6,8 @@ import { createRequire } from 'node:module';
 import { makeArchiveSnapshot, makeArchiveTranscript, openSwingStore } from '@agoric/swing-store';
 import { initializeSwingset, makeSwingsetController } from '@agoric/swingset-vat';
 
+import { makeClosings } from './closings.mjs';
+import { makeLiar } from './lie.mjs';
 import { makeWatch } from './watch.mjs';
 
 const tmp = createRequire(import.meta.url)('tmp');
@@ -61,16 +63,20 @@ const kernelConfig = ({ snapshotInitial, snapshotInterval, relaxed }, { vatBundl
 };
 
 export const startKernel = async (options, bundles, spawn) => {
-  const { kernelStorage, hostStorage } = openSwingStore(path.join(options.out, 'agoric'), storeOptions(options));
-  const { kvStore } = kernelStorage;
+  const directory = path.join(options.out, 'agoric');
+  const closings = makeClosings();
+  const store = openSwingStore(directory, { ...storeOptions(options), exportCallback: closings.exportCallback });
+  const { hostStorage } = store;
+  const { kvStore } = store.kernelStorage;
+  const liar = makeLiar(store.kernelStorage);
   const watch = makeWatch();
   let height = 0;
-  await initializeSwingset(kernelConfig(options, bundles), [], kernelStorage, {
+  await initializeSwingset(kernelConfig(options, bundles), [], liar.storage, {
     kernelBundles: bundles.kernelBundles,
   });
   await hostStorage.commit();
   const controller = await makeSwingsetController(
-    kernelStorage,
+    liar.storage,
     {},
     { kernelBundle: bundles.kernelBundles.kernel, slogSender: watch.slogSender, spawn },
   );
@@ -81,14 +87,18 @@ export const startKernel = async (options, bundles, spawn) => {
 
   const policy = () => {
     let cranks = 0;
+    let cleanedUp = false;
     const crank = () => {
       cranks += 1;
       return cranks < CRANKS_PER_BLOCK;
     };
     return harden({
-      allowCleanup: () => cleanup,
       // A budget is for one block.
-      didCleanup: () => cleanup === true,
+      allowCleanup: () => cleanup === true || (!cleanedUp && cleanup),
+      didCleanup: () => {
+        cleanedUp = true;
+        return true;
+      },
       vatCreated: () => true,
       crankComplete: crank,
       crankFailed: crank,
@@ -96,11 +106,24 @@ export const startKernel = async (options, bundles, spawn) => {
     });
   };
 
+  const logBlock = entry => {
+    const wal = fs.statSync(path.join(directory, 'swingstore.sqlite-wal')).size;
+    fs.appendFileSync(options.blockLog, `${JSON.stringify({ height, ...entry, wal_bytes: wal })}\n`);
+  };
+
   const runBlock = async () => {
+    const began = performance.now();
     const ran = await controller.run(policy());
+    const done = performance.now();
     height += 1;
     hostStorage.kvStore.set('host.height', `${height}`);
     await hostStorage.commit();
+    const committed = performance.now();
+    const now = Date.now();
+    const closed = closings.takeFresh();
+    if (options.blockLog) {
+      logBlock({ committed_at: now / 1000, run_ms: done - began, commit_ms: committed - done, closed });
+    }
     return ran;
   };
 
@@ -123,6 +146,9 @@ export const startKernel = async (options, bundles, spawn) => {
     run: async () => {
       while ((await runBlock()) > 0);
     },
+    lieAbout: name => liar.lieAbout(watch.vat(name).vatID),
+    takeLies: liar.takeLies,
+    closings: closings.all,
     setCleanup: allowed => {
       cleanup = allowed;
     },

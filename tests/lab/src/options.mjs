@@ -11,7 +11,12 @@ export const USAGE = `usage: node lab.mjs --out DIR [options]
   --keep WHAT            everything; items (old snapshots are pruned); archives (all is pruned, but both archive
                          directories are written); nothing (all is pruned) [everything]
   --relaxed              make the kernel with relaxed durability rules
-  --live MS              after the set-up, commit a block each MS milliseconds until SIGTERM or SIGINT
+  --live MS              after the set-up, commit a block each MS milliseconds until SIGTERM or SIGINT; SIGUSR1 makes
+                         the record of one delivery a lie, SIGUSR2 terminates the vat \`kept\` (see README.md)
+  --live-messages N      with --live: messages sent in each block [3]
+  --live-upgrade N       with --live: upgrade the vat \`upgraded\` every N blocks
+  --lie-about NAME       with --live: the vat whose record SIGUSR1 makes a lie [collections]
+  --block-log FILE       append a line of JSON to FILE after each block
   --bundles-only         only fill the bundle cache
   --bundle-cache DIR     where bundles are kept between runs [.cache beside this program]
   --quiet                say nothing unless something is wrong`;
@@ -34,6 +39,10 @@ export const parseOptions = (args, here) => {
       keep: { type: 'string', default: 'everything' },
       relaxed: { type: 'boolean', default: false },
       live: { type: 'string' },
+      'live-messages': { type: 'string', default: '3' },
+      'live-upgrade': { type: 'string' },
+      'lie-about': { type: 'string', default: 'collections' },
+      'block-log': { type: 'string' },
       'bundles-only': { type: 'boolean', default: false },
       'bundle-cache': { type: 'string', default: path.join(here, '.cache') },
       quiet: { type: 'boolean', default: false },
@@ -44,6 +53,7 @@ export const parseOptions = (args, here) => {
   if (values['bundles-only']) return { bundlesOnly: true, bundleCache: values['bundle-cache'] };
   if (!values.out) throw Error(`--out is missing\n${USAGE}`);
   if (!KEEP.includes(values.keep)) throw Error(`--keep takes one of ${KEEP.join(', ')}, not ${values.keep}`);
+  const optional = name => (values[name] === undefined ? undefined : number(name, values[name]));
   return {
     out: path.resolve(values.out),
     deliveries: number('deliveries', values.deliveries),
@@ -51,7 +61,11 @@ export const parseOptions = (args, here) => {
     snapshotInterval: number('snapshot-interval', values['snapshot-interval']),
     keep: values.keep,
     relaxed: values.relaxed,
-    live: values.live === undefined ? undefined : number('live', values.live),
+    live: optional('live'),
+    liveMessages: number('live-messages', values['live-messages']),
+    liveUpgrade: optional('live-upgrade'),
+    lieAbout: values['lie-about'],
+    blockLog: values['block-log'] && path.resolve(values['block-log']),
     bundleCache: values['bundle-cache'],
     quiet: values.quiet,
   };

@@ -21,7 +21,7 @@ const BUSINESS = [
   n => ['local', 'increment', n],
   n => ['breaks', 'increment', n],
   () => ['bootstrap', 'callDevice'],
-  n => ['hoard', 'grow', 200 + n],
+  n => ['hoard', 'grow', 200 + (n % 240)],
   n => ['upgraded', 'increment', { n }],
   n => ['collections', 'fill', n, n + 60],
   n => ['bootstrap', 'hold', `account ${n}`, 'collections', 'open', owner(n)],
@@ -56,6 +56,12 @@ const sendBusiness = (kernel, n) => {
   if (kernel.isAlive(name)) kernel.send(name, ...message);
 };
 
+// What the upgraded vat of a live kernel is upgraded to, in turn.
+const UPGRADES = ['counter-second', 'counter-third'];
+
+// What the clean-up of a terminated vat may take of a block: some blocks are needed for a vat.
+const CLEANUP_BUDGET = harden({ default: 3 });
+
 // A chain's blocks hold one message or several.
 const business = async (kernel, from, to) => {
   for (let n = from; n < to; n += 1) {
@@ -88,7 +94,7 @@ const ends = async kernel => {
 
 // From here on no vat is cleaned up but one, and that one only in part.
 const terminate = async kernel => {
-  kernel.setCleanup(harden({ default: 3 }));
+  kernel.setCleanup(CLEANUP_BUDGET);
   kernel.send('bootstrap', 'terminateVat', 'partly', 'cleaned up in part');
   const { vatID } = kernel.watch.vat('partly');
   do {
@@ -125,24 +131,47 @@ export const play = async (kernel, { deliveries }) => {
   return { dead, testLogged };
 };
 
-export const live = async (kernel, { live: milliseconds, quiet }) => {
-  let stopping = false;
+// Signals come at any moment, also in the middle of a crank: they are noted, and answered between two blocks.
+const noteSignals = () => {
+  const noted = new Set();
   const wakeUp = new AbortController();
-  for (const signal of ['SIGTERM', 'SIGINT']) {
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGUSR1', 'SIGUSR2']) {
     process.on(signal, () => {
-      stopping = true;
-      wakeUp.abort();
+      noted.add(signal);
+      if (signal === 'SIGTERM' || signal === 'SIGINT') wakeUp.abort();
     });
   }
+  return {
+    stopped: wakeUp.signal,
+    // Whether the signal came since it was last asked for.
+    take: signal => noted.delete(signal),
+  };
+};
+
+export const live = async (kernel, { live: milliseconds, liveMessages, liveUpgrade, lieAbout, quiet }) => {
+  const signals = noteSignals();
+  const { stopped } = signals;
   await setUp(kernel);
+  if (!kernel.watch.vat(lieAbout)) throw Error(`--lie-about: there is no vat ${lieAbout}`);
   say('live');
-  for (let n = 0; !stopping; n += 3) {
+  for (let block = 0; !stopped.aborted; block += 1) {
     const began = Date.now();
-    for (let m = n; m < n + 3; m += 1) sendBusiness(kernel, m);
+    if (signals.take('SIGUSR1')) kernel.lieAbout(lieAbout);
+    if (signals.take('SIGUSR2') && kernel.isAlive('kept')) {
+      kernel.setCleanup(CLEANUP_BUDGET);
+      kernel.send('bootstrap', 'terminateVat', 'kept', 'cleaned up bit by bit');
+    }
+    if (liveUpgrade && block % liveUpgrade === liveUpgrade - 1) {
+      const turn = Math.floor(block / liveUpgrade) % UPGRADES.length;
+      kernel.send('bootstrap', 'upgradeVat', 'upgraded', UPGRADES[turn]);
+    }
+    for (let n = 0; n < liveMessages; n += 1) sendBusiness(kernel, block * liveMessages + n);
     await kernel.runBlock();
+    for (const { vatID, position } of kernel.takeLies()) say(`lied about ${vatID}:${position}`);
     if (!quiet) say(`block ${kernel.blocks()} took ${Date.now() - began} ms`);
     const rest = milliseconds - (Date.now() - began);
-    if (rest > 0) await sleep(rest, undefined, { signal: wakeUp.signal }).catch(() => {});
+    if (rest > 0) await sleep(rest, undefined, { signal: stopped }).catch(() => {});
   }
-  return { dead: {}, testLogged: kernel.testLogged() };
+  // The test log can not be asked for while a vat is partly cleaned up.
+  return { dead: {}, testLogged: kernel.isAlive('kept') ? kernel.testLogged() : 0 };
 };

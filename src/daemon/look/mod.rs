@@ -4,81 +4,31 @@
 //! another for each image that is copied; nothing of the database is held between them. What a look costs depends on what
 //! is new and on how many vats there are.
 
+mod copy;
+mod node;
+mod retention;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use serde::Serialize;
+use std::time::Instant;
 
 use super::shared::Shared;
 use super::watch::LookSource;
-use crate::config::{CaptureWhen, Since};
+use crate::config::Since;
 use crate::kernel_db::{
     Access, CommitMark, DbError, Identity, Kept, NewItems, Pulse, Reader, SnapshotRow, SpanRow, VatOptions, WorkerType,
 };
-use crate::metrics::{gauge_value, observe};
-use crate::store::{CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError, now};
-use crate::transcript::{Position, SpanHasher, VatId};
+use crate::metrics::observe;
+use crate::store::{CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError};
+use crate::transcript::{Position, VatId};
+pub use retention::{Keeper, Retention};
 
 /// No more closed spans of one vat are noted in one look.
 const CLOSED_SPANS_MAX: u32 = 500;
 /// No more text is copied of one vat in one look.
 const ITEM_BYTES_MAX: usize = 16 << 20;
-/// No more images are copied in one look.
-const IMAGES_MAX: usize = 4;
 /// As many spans of the history are kept noted.
 const HISTORY_SPANS: u64 = 32;
-/// An image that could not be copied is tried again after this time.
-const RETRY_IMAGE: Duration = Duration::from_secs(60);
-
-/// Who has something of closed spans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Keeper {
-    /// The node's database.
-    Node,
-    /// Its archive.
-    Archive,
-    /// Nobody but us.
-    Nobody,
-}
-
-/// Who has what of closed spans, as seen on those that closed last. `None` until one has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Retention {
-    /// The items.
-    pub items: Option<Keeper>,
-    /// The images.
-    pub images: Option<Keeper>,
-}
-
-impl Retention {
-    /// In words, with what would improve it.
-    #[must_use]
-    pub fn describe(self) -> String {
-        let advice = |line: &str| format!("; in app.toml, section [swingset], {line} would change that");
-        let items = match self.items {
-            None => "whether the node keeps the items of closed spans is not known yet, so they are copied".to_owned(),
-            Some(Keeper::Node) => "the node keeps the items of closed spans".to_owned(),
-            Some(Keeper::Archive) => "the items of closed spans are read from the archive".to_owned(),
-            Some(Keeper::Nobody) => format!(
-                "the node deletes the items of a span as it closes, so they are copied before, and the last ones cannot be \
-                 seen{}",
-                advice("vat-transcript-archive-dir (with node.transcript_archive here)")
-            ),
-        };
-        let images = match self.images {
-            None => "whether it keeps old images is not known yet, so they are copied".to_owned(),
-            Some(Keeper::Node) => "it keeps old images".to_owned(),
-            Some(Keeper::Archive) => "old images are read from the archive".to_owned(),
-            Some(Keeper::Nobody) => format!(
-                "it deletes old images, so they are copied while they are in use{}",
-                advice("vat-snapshot-archive-dir (with node.snapshot_archive here)")
-            ),
-        };
-        format!("{items}; {images}")
-    }
-}
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,6 +37,17 @@ pub(super) struct Found {
     pub(super) is_changed: bool,
     /// There is more than one look takes: another should follow.
     pub(super) is_unfinished: bool,
+}
+
+/// How the history comes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum History {
+    /// All of it is noted.
+    None,
+    /// Some was noted, and there may be more.
+    Noted,
+    /// Enough is due already.
+    Waiting,
 }
 
 pub(super) struct Looker<'a> {
@@ -217,10 +178,12 @@ impl<'a> Looker<'a> {
         if new > 0 {
             self.shared.wake_workers();
         }
-        self.copy_items(&vats)?;
+        is_unfinished |= self.copy_items(&vats)?;
         is_unfinished |= self.copy_images(&vats)?;
-        is_unfinished |= self.note_history()?;
-        self.is_unfinished = is_unfinished;
+        let history = self.note_history()?;
+        // What waits for replays to come to their end is asked for again at the next poll, not at once.
+        self.is_unfinished = is_unfinished || history != History::None;
+        is_unfinished |= history == History::Noted;
         self.shared.set_view(|view| view.vats = self.vats.len() as u64);
         Ok(Found { is_changed, is_unfinished })
     }
@@ -310,22 +273,6 @@ impl<'a> Looker<'a> {
         self.seen.is_none()
     }
 
-    fn wants(&self, when: CaptureWhen, keeper: Option<Keeper>) -> bool {
-        match when {
-            CaptureWhen::Always => true,
-            CaptureWhen::Never => false,
-            CaptureWhen::Auto => !matches!(keeper, Some(Keeper::Node | Keeper::Archive)),
-        }
-    }
-
-    fn wants_items(&self) -> bool {
-        self.wants(self.shared.config.capture.items, self.shared.view().retention.items)
-    }
-
-    fn wants_images(&self) -> bool {
-        self.wants(self.shared.config.capture.images, self.shared.view().retention.images)
-    }
-
     /// What a look changes in the store, and whether there is more to note.
     fn noted(
         &self,
@@ -411,179 +358,18 @@ impl<'a> Looker<'a> {
         .collect()
     }
 
-    /// Notes when the database is another one, or has lost what it had.
-    fn compare_with_last(&self, identity: Identity, pulse: &Pulse) {
-        let Some(seen) = &self.seen else { return };
-        let event = |event| self.shared.metrics.node_events.with_label_values(&[event]).inc();
-        if seen.identity != identity {
-            event("replaced");
-            tracing::warn!(
-                "the database was replaced by another file (inode {} became {})",
-                seen.identity.inode,
-                identity.inode
-            );
-        }
-        let is_back = seen.pulse.crank > pulse.crank || seen.pulse.height > pulse.height;
-        let is_other = seen.pulse.crank == pulse.crank && seen.pulse.activity_hash != pulse.activity_hash;
-        if is_back || is_other {
-            event("moved_backwards");
-            let show = |pulse: &Pulse| {
-                let part = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
-                format!("block {}, crank {}", part(pulse.height), part(pulse.crank))
-            };
-            tracing::warn!(
-                "the database moved backwards, from {} to {}: it was restored or rolled back; spans that close again are verified \
-                 again where they differ",
-                show(&seen.pulse),
-                show(pulse)
-            );
-        }
-    }
-
-    /// Learns from the spans that closed last who keeps what.
-    fn learn_retention(&mut self, vats: &[VatNews]) {
-        let archives = &self.shared.archives;
-        let mut retention = self.shared.view().retention;
-        let (mut items, mut images) = (None, None);
-        for news in vats {
-            let Some((last, kept)) = news.closed.last().or(news.last_closed.as_ref()).zip(news.kept) else { continue };
-            let options = news.vat.as_ref().and_then(|vat| self.vats.get(vat)).map(|known| &known.options);
-            let is_local =
-                options.or(news.options.as_ref()).is_some_and(|options| options.worker_type == Some(WorkerType::Local));
-            if is_local || last.id.end <= last.id.start {
-                continue;
-            }
-            let keeper = |is_kept, is_archived| match (is_kept, is_archived) {
-                (true, _) => Keeper::Node,
-                (false, true) => Keeper::Archive,
-                (false, false) => Keeper::Nobody,
-            };
-            // Where they differ, as they do after a setting was changed, rather a copy too many.
-            items = items.max(Some(keeper(kept.items, archives.has_items(&last.id))));
-            if let (Some(is_kept), Some(before)) = (kept.image, last.id.start.checked_sub(1)) {
-                images = images.max(Some(keeper(is_kept, archives.has_image(&last.id.vat, before))));
-            }
-        }
-        (retention.items, retention.images) = (items.or(retention.items), images.or(retention.images));
-        let is_known = retention.items.is_some() && retention.images.is_some();
-        if retention != self.shared.view().retention || (is_known && !self.is_retention_told) {
-            self.is_retention_told |= is_known;
-            tracing::info!("{}", retention.describe());
-        }
-        self.shared.set_view(|view| view.retention = retention);
-    }
-
-    /// Puts the items that were read into the store, each copy proved by the hash that the row had in the same read.
-    fn copy_items(&mut self, vats: &[VatNews]) -> Result<(), LookError> {
-        for news in vats {
-            let (Some(vat), Some(row), Some(items)) = (&news.vat, &news.current, &news.items) else { continue };
-            if items.texts.is_empty() || !self.shared.may_capture() {
-                continue;
-            }
-            let have = self.captures.get(vat).filter(|capture| capture.start == row.id.start);
-            let (next, mut hasher) = match have {
-                Some(capture) => (capture.next, SpanHasher::resume(capture.hash)),
-                None => (row.id.start, SpanHasher::default()),
-            };
-            items.texts.iter().for_each(|text| hasher.add(text));
-            let capture = CaptureRow {
-                vat: vat.clone(),
-                start: row.id.start,
-                next: next + items.texts.len() as u64,
-                hash: hasher.finish(),
-            };
-            if capture.next == row.id.end && row.hash != Some(capture.hash) {
-                // Copied before the database moved backwards, or damaged: from the start again at the next look.
-                tracing::warn!(%vat, "the items that were copied from position {} on do not have the hash of their span", row.id.start);
-                self.shared.metrics.capture_failures.inc();
-                self.shared.store.drop_capture(vat, row.id.start)?;
-                self.captures.remove(vat);
-                continue;
-            }
-            if self.captured(self.shared.store.capture_items(
-                &capture,
-                &items.texts,
-                self.shared.config.capture.max_bytes,
-            ))? {
-                self.captures.insert(vat.clone(), capture);
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies the images that open spans start from. Whether there are more.
-    fn copy_images(&mut self, vats: &[VatNews]) -> Result<bool, LookError> {
-        let mut copied = 0;
-        for news in vats {
-            let (Some(vat), Some(row)) = (&news.vat, &news.current) else { continue };
-            let Some(image) = &news.image else {
-                if self.wants_images() {
-                    self.images_done.insert(vat.clone(), row.id.start);
-                }
-                continue;
-            };
-            let Some(hash) = image.hash else { continue };
-            let is_refused = self.images_refused.get(vat).is_some_and(|at| at.elapsed() < RETRY_IMAGE);
-            if is_refused || !self.shared.may_capture() {
-                continue;
-            }
-            let user = (vat, row.id.start);
-            if self.shared.store.use_image(hash, user)? {
-                self.images_done.insert(vat.clone(), row.id.start);
-                continue;
-            }
-            if copied == IMAGES_MAX {
-                return Ok(true);
-            }
-            copied += 1;
-            let began = Instant::now();
-            let gzip = self.shared.db.read(|reader| reader.compressed_image(vat, image.position))?;
-            observe(&self.shared.metrics.read_transaction_seconds, began.elapsed());
-            // Gone: it was replaced meanwhile, and the next look sees the next one.
-            let Some(gzip) = gzip else { continue };
-            let max_bytes = self.shared.config.capture.max_bytes;
-            if self.captured(self.shared.store.keep_image(hash, &gzip, user, max_bytes))? {
-                self.images_done.insert(vat.clone(), row.id.start);
-                self.images_refused.remove(vat);
-            } else {
-                self.images_refused.insert(vat.clone(), Instant::now());
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether a copy was made. No room is told and counted, and is no reason to stop looking.
-    fn captured(&self, result: Result<u64, StoreError>) -> Result<bool, LookError> {
-        match result {
-            Ok(evicted) => {
-                self.shared.metrics.captures_evicted.inc_by(evicted);
-                Ok(true)
-            }
-            Err(StoreError::CaptureFull { .. }) => {
-                self.shared.metrics.capture_failures.inc();
-                // Without the numbers, or each would be another complaint.
-                self.shared.complain("capture", "capture.max_bytes is reached, and all that is captured is still needed: spans will be missed; raise it");
-                Ok(false)
-            }
-            Err(error) => {
-                self.shared.metrics.capture_failures.inc();
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Notes some spans of the history, if few are waiting. Whether there are more.
+    /// Notes some spans of the history, if few are waiting.
     ///
     /// Where images are kept the newest come first. Where not, each span starts from the image that the replay of the one
     /// before it gives, so the oldest must.
-    fn note_history(&mut self) -> Result<bool, LookError> {
+    fn note_history(&mut self) -> Result<History, LookError> {
         let with_history = self.vats.values().filter(|vat| vat.history.0 < vat.history.1);
-        let Some(vat) = with_history.min_by(|one, other| one.vat.cmp(&other.vat)).cloned() else { return Ok(false) };
+        let Some(vat) = with_history.min_by(|one, other| one.vat.cmp(&other.vat)).cloned() else {
+            return Ok(History::None);
+        };
         let waiting = self.shared.store.backlog()?.history;
         if waiting >= HISTORY_SPANS {
-            // The poll asks again.
-            self.is_unfinished = true;
-            return Ok(false);
+            return Ok(History::Waiting);
         }
         let is_backwards = matches!(self.shared.view().retention.images, Some(Keeper::Node | Keeper::Archive));
         let limit = u32::try_from(HISTORY_SPANS).unwrap_or(1);
@@ -599,70 +385,13 @@ impl<'a> Looker<'a> {
         };
         let closed = rows.into_iter().map(|row| NotedSpan { row, source: Source::History }).collect();
         let vat = KnownVat { history, ..vat };
-        let Some(node) = self.seen.clone() else { return Ok(false) };
+        let Some(node) = self.seen.clone() else { return Ok(History::None) };
         let noted = Noted { node, vats: vec![NotedVat { vat: vat.clone(), closed }] };
         if self.shared.store.note(&noted)? > 0 {
             self.shared.wake_workers();
         }
         self.vats.insert(vat.vat.clone(), vat);
-        Ok(true)
-    }
-
-    fn readable(&self, news: &News) {
-        let state = if news.access == Access::Live { "running" } else { "stopped" };
-        self.shared.metrics.last_look_timestamp_seconds.set(now());
-        self.shared.metrics.node_block_height.set(news.pulse.height.map_or(0, gauge_value));
-        self.shared.is_well_again("database");
-        self.change_state(state, None);
-        self.shared.set_view(|view| {
-            view.block_height = news.pulse.height;
-            view.crank = news.pulse.crank;
-            view.last_look_at = Some(now());
-        });
-    }
-
-    fn unreadable(&self, error: &DbError) {
-        let state = match error {
-            DbError::NotFound(_) => "missing",
-            DbError::Crashed(_) => "crashed",
-            _ => "unreadable",
-        };
-        self.change_state(state, Some(error.to_string()));
-        if state == "unreadable" {
-            self.shared.complain("database", &error.to_string());
-        }
-    }
-
-    /// Tells and counts once when the node comes or goes.
-    fn change_state(&self, state: &'static str, problem: Option<String>) {
-        let before = self.shared.view();
-        self.shared.set_view(|view| (view.state, view.problem) = (state, problem.clone()));
-        if before.state == state && (before.last_look_at.is_some() || before.problem.is_some()) {
-            return;
-        }
-        self.shared.metrics.set_node_state(state);
-        let is_first = before.last_look_at.is_none() && before.problem.is_none();
-        let event = match state {
-            "running" => Some("started"),
-            "stopped" | "crashed" | "missing" if before.state == "running" => Some("stopped"),
-            _ => None,
-        };
-        if let Some(event) = event.filter(|_| !is_first) {
-            self.shared.metrics.node_events.with_label_values(&[event]).inc();
-        }
-        match (state, problem) {
-            ("running", _) => tracing::info!("the node runs"),
-            ("stopped", _) => {
-                tracing::info!("the node does not run; what it has committed is read, and its start awaited");
-            }
-            (_, Some(problem)) => {
-                tracing::warn!("{problem}; it is looked for again each {:?}", self.shared.config.watch.poll_interval);
-            }
-            _ => {}
-        }
-        if matches!(state, "running" | "stopped") {
-            self.shared.wake_workers();
-        }
+        Ok(History::Noted)
     }
 }
 
