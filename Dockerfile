@@ -31,6 +31,6 @@ EXPOSE 9488
 STOPSIGNAL SIGTERM
 # The image has no curl; bash has sockets.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
-  CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9488 && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '^alive' <&3"]
+  CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${SPANWATCH_HTTP_LISTEN##*:} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '^alive' <&3"]
 ENTRYPOINT ["/usr/local/bin/spanwatch"]
 CMD ["run"]

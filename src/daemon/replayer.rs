@@ -21,7 +21,7 @@ use crate::kernel_db::DbError;
 use crate::metrics::observe;
 use crate::plan::{Base, PlannedSpan};
 use crate::schedule::{self, Context, Handover, SpanReport};
-use crate::store::{Job, Source, StoreError, now};
+use crate::store::{Job, Outcome, Source, StoreError, now};
 use crate::transcript::SpanId;
 use crate::verdict::{Divergence, Failure, Unverifiable, Verdict};
 
@@ -185,11 +185,12 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanRepo
     if outcome.verdict == "diverged" {
         metrics.divergences_unacknowledged.inc();
     }
-    tell(report, outcome.explanation.as_deref(), outcome.is_missed);
+    tell(report, outcome.explanation.as_deref(), &outcome, job.source);
 }
 
-/// One line a verdict, as loud as it deserves.
-fn tell(report: &SpanReport, explanation: Option<&str>, is_missed: bool) {
+/// One line a verdict, as loud as it deserves. What can't be verified of a long history is counted, and told only to who
+/// asks for it.
+fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, source: Source) {
     let SpanId { vat, start, end } = &report.id;
     let name = report.name.as_deref().unwrap_or("-");
     let (verdict, explanation) = (report.verdict.label(), explanation.unwrap_or(""));
@@ -214,13 +215,13 @@ fn tell(report: &SpanReport, explanation: Option<&str>, is_missed: bool) {
         Verdict::Failed(_) => {
             tracing::error!(%vat, name, start, end, "gave up on span [{start}, {end}) of {vat}: {explanation}");
         }
-        Verdict::Unverifiable(reason) if is_missed => {
+        Verdict::Unverifiable(reason) if outcome.is_missed => {
             tracing::warn!(%vat, name, start, end, reason = reason.label(), "missed span [{start}, {end}) of {vat}: {explanation}");
         }
-        Verdict::Unverifiable(reason) => {
+        Verdict::Unverifiable(reason) if source == Source::Live => {
             tracing::warn!(%vat, name, start, end, reason = reason.label(), "span [{start}, {end}) of {vat} can't be verified: {explanation}");
         }
-        Verdict::Verified | Verdict::Partial(_) | Verdict::NotApplicable(_) => {
+        Verdict::Verified | Verdict::Partial(_) | Verdict::Unverifiable(_) | Verdict::NotApplicable(_) => {
             let seconds = report.took.as_secs_f64();
             tracing::debug!(%vat, name, start, end, verdict, seconds, base = report.base, "{verdict} {explanation}");
         }

@@ -5,6 +5,7 @@
 //! index says that there was a commit. The poll goes on whatever happens.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -51,8 +52,8 @@ struct Rounds<'a> {
     looker: Looker<'a>,
     events: Receiver<()>,
     sender: SyncSender<()>,
-    /// The directory under watch, and what watches it.
-    watcher: Option<(PathBuf, RecommendedWatcher)>,
+    /// The directory under watch, its inode, and what watches it.
+    watcher: Option<(PathBuf, u64, RecommendedWatcher)>,
     watch_tried: Option<Instant>,
 }
 
@@ -124,12 +125,14 @@ impl<'a> Rounds<'a> {
             self.watcher = None;
             return;
         };
-        if self.watcher.as_ref().is_some_and(|(watched, _)| *watched == directory) {
+        // A directory that was made anew is another one, and nothing is heard of it.
+        let inode = std::fs::metadata(&directory).map_or(0, |meta| meta.ino());
+        if self.watcher.as_ref().is_some_and(|(watched, of, _)| *watched == directory && *of == inode) {
             return;
         }
         match watcher(&directory, self.sender.clone()) {
             Ok(watcher) => {
-                self.watcher = Some((directory, watcher));
+                self.watcher = Some((directory, inode, watcher));
                 if self.shared.is_well_again("file events") {
                     tracing::info!("file events come again");
                 }

@@ -166,8 +166,13 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let bytes = gzip.len() as u64;
         let made = self.write("keep an image", |db| {
+            let is_there = db.prepare_cached("SELECT 1 FROM images WHERE hash = ?")?.exists([hash.to_string()])?;
+            if is_there {
+                use_image(db, hash, user)?;
+                return Ok(Some(0));
+            }
             let Some(evicted) = make_room(db, bytes, bytes_max)? else { return Ok(None) };
-            db.prepare_cached("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?)")?.execute(params![
+            db.prepare_cached("INSERT INTO images VALUES (?, ?, ?, ?)")?.execute(params![
                 hash.to_string(),
                 signed(bytes),
                 now(),

@@ -260,6 +260,8 @@ type SeenTo = Position;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel_db::{Identity, Pulse, SpanRow, VatOptions};
+    use std::collections::HashSet;
 
     #[test]
     fn a_store_is_one_daemons() {
@@ -289,5 +291,131 @@ mod tests {
         drop(store);
         assert!(matches!(Store::open(dir.path()), Err(StoreError::TooNew { found: 99, .. })));
         assert!(matches!(Store::open_beside_the_daemon(dir.path()), Err(StoreError::TooNew { found: 99, .. })));
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).expect("a new store");
+        (dir, store)
+    }
+
+    /// A vat with spans of ten positions, all noted.
+    fn with_spans(store: &Store, vat: &str, count: u64) -> Vec<SpanId> {
+        let ids: Vec<SpanId> =
+            (0..count).map(|n| SpanId { vat: VatId::new(vat), start: n * 10, end: n * 10 + 10 }).collect();
+        let closed = ids.iter().map(|id| NotedSpan { row: row(id), source: Source::Live }).collect();
+        let vat = KnownVat {
+            vat: VatId::new(vat),
+            cursor: count * 10,
+            is_terminated: false,
+            options: VatOptions::default(),
+            history: (0, 0),
+        };
+        let node = NodeSeen {
+            path: String::new(),
+            identity: Identity { device: 1, inode: 2 },
+            pulse: Pulse { crank: Some(3), activity_hash: Some("a".to_owned()), height: None },
+        };
+        let noted = Noted { node: node.clone(), vats: vec![NotedVat { vat, closed }] };
+        assert_eq!(store.note(&noted).expect("noted"), count);
+        assert_eq!(store.note(&noted).expect("noted again"), 0, "what is there already stays as it is");
+        assert_eq!(store.node().expect("read"), Some(node));
+        ids
+    }
+
+    fn row(id: &SpanId) -> SpanRow {
+        let hash = Some(crate::transcript::sha256(id.to_string().as_bytes()));
+        SpanRow { id: id.clone(), hash, is_current: false, incarnation: 0 }
+    }
+
+    #[test]
+    fn a_verdict_is_written_once() {
+        let (_dir, store) = store();
+        let ids = with_spans(&store, "v1", 3);
+        let first = store.next_job(&HashSet::new(), &HashSet::new()).expect("read").expect("a job");
+        assert_eq!(first.row.id, ids[2], "the newest first");
+        let outcome = Outcome { verdict: "verified", deliveries: 4, ..Outcome::default() };
+        assert!(store.finish(first.id, &ids[2], &outcome).expect("written"));
+        let other = Outcome { verdict: "diverged", kinds: vec!["status"], ..Outcome::default() };
+        assert!(!store.finish(first.id, &ids[2], &other).expect("read"), "the first one stands");
+        let mut totals = store.totals().expect("read");
+        totals.sort();
+        let told: Vec<(&str, &str, u64)> =
+            totals.iter().map(|(name, label, value)| (&**name, &**label, *value)).collect();
+        assert_eq!(told, [("deliveries", "", 4), ("spans", "verified", 1)]);
+        assert_eq!((store.unacknowledged().expect("read"), store.backlog().expect("read").live), (0, 2));
+        let taken = HashSet::from([store.due(&row(&ids[1])).expect("read").expect("due").id]);
+        let next = store.next_job(&taken, &HashSet::new()).expect("read").expect("a job");
+        assert_eq!(next.row.id, ids[0]);
+        store.postpone(next.id, 60.0, "worker_start").expect("written");
+        assert!(store.next_job(&taken, &HashSet::new()).expect("read").is_none(), "not before a minute");
+    }
+
+    #[test]
+    fn a_divergence_outlives_what_is_forgotten_until_it_is_acknowledged() {
+        let (_dir, store) = store();
+        let ids = with_spans(&store, "v1", 2);
+        for (id, verdict) in ids.iter().zip(["verified", "diverged"]) {
+            let job = store.due(&row(id)).expect("read").expect("due");
+            assert!(store.finish(job.id, id, &Outcome { verdict, ..Outcome::default() }).expect("written"));
+        }
+        assert_eq!(store.forget_older_than(-1.0).expect("written"), 1);
+        let mut rows = Vec::new();
+        store.verdicts(&VerdictFilter::default(), |row| rows.push(row)).expect("read");
+        assert_eq!((rows.len(), &*rows[0].verdict), (1, "diverged"));
+        assert_eq!(store.acknowledge(&rows[0].id, None).expect("written"), Acknowledged::Now);
+        assert_eq!(store.forget_older_than(-1.0).expect("written"), 1);
+        assert_eq!(store.totals().expect("read").len(), 2, "the counts stay");
+    }
+
+    #[test]
+    fn room_is_made_only_of_what_is_done_with() {
+        let (_dir, store) = store();
+        let ids = with_spans(&store, "v1", 2);
+        let images = [b"one", b"two"].map(|text| crate::transcript::sha256(text));
+        let gzip = vec![0; 1_000];
+        let user = |id: &SpanId| (id.vat.clone(), id.start);
+        // Both spans start from the first image.
+        for id in &ids {
+            let (vat, start) = user(id);
+            assert_eq!(store.keep_image(images[0], &gzip, (&vat, start), 1_500).expect("room"), 0);
+        }
+        assert_eq!(store.capture_bytes().expect("read"), 1_000, "one image once");
+        let vat = VatId::new("v2");
+        let finish = |id: &SpanId| {
+            let job = store.due(&row(id)).expect("read").expect("due");
+            assert!(store.finish(job.id, id, &Outcome { verdict: "verified", ..Outcome::default() }).expect("written"));
+        };
+        finish(&ids[0]);
+        let full = store.keep_image(images[1], &gzip, (&vat, 5), 1_500);
+        assert!(matches!(full, Err(StoreError::CaptureFull { needed: 1_000 })), "the second span still needs it");
+        assert!(store.has_image(images[0]).expect("read"));
+        finish(&ids[1]);
+        assert_eq!(store.keep_image(images[1], &gzip, (&vat, 5), 1_500).expect("room"), 1);
+        assert!(!store.has_image(images[0]).expect("read") && store.has_image(images[1]).expect("read"));
+    }
+
+    #[test]
+    fn items_are_captured_piece_by_piece() {
+        let (_dir, store) = store();
+        let vat = VatId::new("v1");
+        let mut hasher = crate::transcript::SpanHasher::default();
+        let mut next = 10;
+        for texts in [vec![b"one".to_vec()], vec![b"two".to_vec(), b"three".to_vec()]] {
+            texts.iter().for_each(|text| hasher.add(text));
+            next += texts.len() as u64;
+            let capture = CaptureRow { vat: vat.clone(), start: 10, next, hash: hasher.finish() };
+            store.capture_items(&capture, &texts, 1_000).expect("room");
+        }
+        let items = store.captured_items(&vat, 10).expect("read").items;
+        assert_eq!(items.iter().collect::<Vec<_>>(), [&b"one"[..], b"two", b"three"]);
+        assert_eq!((items.hash(), store.captured_to(&vat, 10).expect("read")), (hasher.finish(), Some(13)));
+        let known = store.captures().expect("read");
+        assert_eq!((known.len(), known[0].next, known[0].hash), (1, 13, hasher.finish()));
+        // From the start again: what was there goes.
+        let capture = CaptureRow { vat: vat.clone(), start: 10, next: 11, hash: hasher.finish() };
+        store.capture_items(&capture, &[b"other".to_vec()], 1_000).expect("room");
+        assert_eq!(store.captured_items(&vat, 10).expect("read").items.len(), 1);
+        assert_eq!(store.capture_bytes().expect("read"), 5);
     }
 }

@@ -257,6 +257,37 @@ impl Store {
         })
     }
 
+    /// Whether a span is known, due or judged.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn is_noted(&self, row: &SpanRow) -> Result<bool, StoreError> {
+        let hash = row.hash.map_or_else(String::new, |hash| hash.to_string());
+        self.with("look for a span", |db| {
+            let found = db
+                .prepare_cached("SELECT 1 FROM spans WHERE vat = ? AND start = ? AND end = ? AND hash = ?")?
+                .query_row(params![row.id.vat.as_str(), signed(row.id.start), signed(row.id.end), hash], |_| Ok(()))
+                .optional()?;
+            Ok(found.is_some())
+        })
+    }
+
+    /// Of each vat the start of the first span that was noted live, and the last such span.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn noted_live(&self) -> Result<Vec<(Position, SpanRow)>, StoreError> {
+        self.with("read what was noted", |db| {
+            let mut statement = db.prepare(&format!(
+                "SELECT {JOB_COLUMNS}, (SELECT min(start) FROM spans AS of_vat \
+                 WHERE of_vat.vat = spans.vat AND of_vat.source = 'live') \
+                 FROM spans WHERE id IN (SELECT max(id) FROM spans WHERE source = 'live' GROUP BY vat)"
+            ))?;
+            let rows = statement.query_map([], |row| Ok((unsigned(row, 9)?, job(row)?.row)))?;
+            rows.collect()
+        })
+    }
+
     /// How much is due.
     ///
     /// # Errors

@@ -71,6 +71,9 @@ CREATE TABLE images (
   gzip BLOB NOT NULL
 );
 
+-- So that counting and choosing do not read the images themselves.
+CREATE INDEX images_by_age ON images (captured_at, hash, bytes);
+
 -- Which spans start from which image.
 CREATE TABLE image_uses (
   vat TEXT NOT NULL,

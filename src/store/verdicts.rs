@@ -225,8 +225,8 @@ impl Store {
     pub fn last_verified_positions(&self) -> Result<Vec<(String, Option<String>, u64)>, StoreError> {
         self.with("read the last verdicts", |db| {
             let mut statement = db.prepare_cached(
-                "SELECT v.vat, v.name, (SELECT max(s.end) FROM spans AS s \
-                 WHERE s.vat = v.vat AND s.verdict IS NOT NULL AND s.verdict = 'verified') AS end \
+                "SELECT v.vat, v.name, (SELECT s.end FROM spans AS s WHERE s.vat = v.vat AND s.verdict = 'verified' \
+                 ORDER BY s.start DESC LIMIT 1) AS end \
                  FROM vats AS v WHERE end IS NOT NULL ORDER BY length(v.vat), v.vat",
             )?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)? - 1)))?;

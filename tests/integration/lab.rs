@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
+use crate::beside::Setup;
 use crate::run::{Run, spanwatch, text};
 
 /// A database of the lab.
@@ -203,6 +204,43 @@ fn the_four_kinds_of_node_are_told_apart() {
             assert_eq!(needs_reason, span["reason"].is_string(), "{span}");
         }
         assert_eq!(spans.lines("span").len() as u64, lab.count("SELECT count(*) FROM transcriptSpans"));
+    }
+}
+
+/// The history of a database at rest: the daemon comes to what `verify` comes to, whatever the node keeps.
+#[test]
+fn the_daemon_works_through_the_history_of_a_real_node() {
+    for (keep, bases) in
+        [("everything", ["blank", "recorded"]), ("items", ["blank", "chained"]), ("archives", ["blank", "recorded"])]
+    {
+        let lab = lab(keep);
+        let dir = lab.file.parent().expect("a directory");
+        let before = state_of(dir);
+        let state = tempfile::tempdir().expect("a directory");
+        let mut setup =
+            Setup::new(state.path(), &lab.file, &real_worker()).set("watch.since=genesis").set("schedule.jobs=2");
+        if keep == "archives" {
+            setup = setup
+                .set(&format!("node.transcript_archive={}", text(&lab.dir.join("transcript-archive"))))
+                .set(&format!("node.snapshot_archive={}", text(&lab.dir.join("snapshot-archive"))));
+        }
+        let daemon = setup.start();
+        let closed = lab.count(CLOSED);
+        daemon.wait_for_spans(closed);
+        let rows = daemon.verdicts();
+        assert_eq!(rows.len() as u64, closed, "{keep}");
+        for row in &rows {
+            assert_eq!(
+                (row["verdict"].as_str(), row["source"].as_str()),
+                (Some("verified"), Some("history")),
+                "{keep}: {row}"
+            );
+            let base = row["base"].as_str().expect("a base");
+            // Where a run of spans ends, the next one starts from the image that was kept of it.
+            assert!(bases.contains(&base) || (keep == "items" && base == "captured"), "{keep}: {row}");
+        }
+        assert_eq!(daemon.stop(), Some(0));
+        assert!(state_of(dir) == before, "the database's directory was changed");
     }
 }
 

@@ -140,8 +140,21 @@ impl Node {
         self.begin();
     }
 
-    /// Leaves, as a node that is told to.
+    /// Leaves, and sees to it that all is in the main file. If somebody reads just as the last connection goes, its -wal
+    /// stays, and the next one folds it in.
     pub fn stop(self) -> Stopped {
+        let file = self.db.path().expect("a file").to_owned();
+        let stopped = self.leave();
+        while Path::new(&format!("{file}-wal")).exists() {
+            let next = Connection::open(&file).expect("open");
+            let _ = next.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            let _ = next.close();
+        }
+        stopped
+    }
+
+    /// Leaves, as a node that is told to.
+    pub fn leave(self) -> Stopped {
         self.db.execute_batch("ROLLBACK").expect("nothing is left of an unfinished block");
         self.db.close().expect("close");
         let nowhere = Connection::open_in_memory().expect("memory");

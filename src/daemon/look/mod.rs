@@ -59,6 +59,8 @@ pub(super) struct Looker<'a> {
     /// Open spans whose image is copied, or that need none.
     images_done: HashMap<VatId, Position>,
     images_refused: HashMap<VatId, Instant>,
+    /// Of each vat the first and the last span that were noted live: what a database that moved backwards is compared with.
+    noted: HashMap<VatId, (Position, SpanRow)>,
     /// Set while something is left over from the last look.
     is_unfinished: bool,
     /// As it was before the last look.
@@ -84,6 +86,8 @@ struct VatNews {
     /// What there is of the last of them.
     kept: Option<Kept>,
     is_cut: bool,
+    /// Set when these are the spans of a history that is not the one that was noted.
+    is_rewritten: bool,
     /// Set at the first sight of a vat.
     options: Option<VatOptions>,
     last_closed: Option<SpanRow>,
@@ -101,6 +105,7 @@ impl<'a> Looker<'a> {
             captures: HashMap::new(),
             images_done: HashMap::new(),
             images_refused: HashMap::new(),
+            noted: HashMap::new(),
             is_unfinished: true,
             commit_mark: None,
             is_retention_told: false,
@@ -116,6 +121,8 @@ impl<'a> Looker<'a> {
         let store = &self.shared.store;
         self.seen = store.node()?;
         self.vats = store.vats()?.into_iter().map(|vat| (vat.vat.clone(), vat)).collect();
+        self.noted =
+            store.noted_live()?.into_iter().map(|(first, last)| (last.id.vat.clone(), (first, last))).collect();
         self.captures.clear();
         for capture in store.captures()? {
             let newest = self.captures.get(&capture.vat).is_none_or(|known| known.start < capture.start);
@@ -168,11 +175,15 @@ impl<'a> Looker<'a> {
         };
         self.compare_with_last(identity, &news.pulse);
         self.learn_retention(&vats);
-        let (noted, mut is_unfinished) = self.noted(identity, &news.pulse, &news.static_names, &vats);
+        let (noted, mut is_unfinished) = self.noted(identity, &news.pulse, &news.static_names, &vats)?;
         let new = self.shared.store.note(&noted)?;
         let is_changed = self.seen.as_ref() != Some(&noted.node);
         self.seen = Some(noted.node);
-        for NotedVat { vat, .. } in noted.vats {
+        for NotedVat { vat, closed } in noted.vats {
+            if let Some((first, last)) = closed.first().zip(closed.last()) {
+                let noted = self.noted.entry(vat.vat.clone());
+                noted.or_insert_with(|| (first.row.id.start, last.row.clone())).1 = last.row.clone();
+            }
             self.vats.insert(vat.vat.clone(), vat);
         }
         if new > 0 {
@@ -227,6 +238,18 @@ impl<'a> Looker<'a> {
             news.closed = reader.closed_spans(&vat, from, to, CLOSED_SPANS_MAX)?;
             news.is_cut = news.closed.len() == CLOSED_SPANS_MAX as usize;
         }
+        if let Some((first, last)) = self.noted.get(&vat)
+            && (to < from || !news.closed.is_empty())
+        {
+            let now = reader.span_at(&vat, last.id.start)?;
+            if now.is_none_or(|now| now.id != last.id || now.hash != last.hash) {
+                // What was noted last is not there any more: somewhere before it the history became another one.
+                news.is_rewritten = true;
+                news.is_cut = false;
+                news.closed = reader.closed_spans_backwards(&vat, *first, to, CLOSED_SPANS_MAX)?;
+                news.closed.reverse();
+            }
+        }
         if let Some(last) = news.closed.last().or(news.last_closed.as_ref()) {
             news.kept = Some(reader.kept(&last.id)?);
         }
@@ -280,7 +303,7 @@ impl<'a> Looker<'a> {
         pulse: &Pulse,
         static_names: &[(String, VatId)],
         vats: &[VatNews],
-    ) -> (Noted, bool) {
+    ) -> Result<(Noted, bool), StoreError> {
         let mut noted = Vec::new();
         let mut is_unfinished = false;
         for news in vats {
@@ -295,7 +318,19 @@ impl<'a> Looker<'a> {
                 KnownVat { vat: vat.clone(), cursor, is_terminated: false, options, history }
             });
             let event = |event| self.shared.metrics.node_events.with_label_values(&[event]).inc();
-            if let Some(first) = news.closed.first().filter(|first| first.id.start != now.cursor) {
+            let mut closed = news.closed.clone();
+            if news.is_rewritten {
+                // Those before the newest one that is known are as they were.
+                let mut known = None;
+                for (at, row) in closed.iter().enumerate().rev() {
+                    if self.shared.store.is_noted(row)? {
+                        known = Some(at);
+                        break;
+                    }
+                }
+                closed.drain(..known.map_or(0, |at| at + 1));
+                tracing::warn!(%vat, "its history is another one than was noted: {} of its spans are new", closed.len());
+            } else if let Some(first) = closed.first().filter(|first| first.id.start != now.cursor) {
                 tracing::warn!(%vat, "no span starts at {}, where the last one ended; the next one starts at {}", now.cursor, first.id.start);
             }
             if let Some(last) = news.closed.last() {
@@ -303,7 +338,7 @@ impl<'a> Looker<'a> {
             }
             match &news.current {
                 Some(row) => {
-                    if now.cursor > row.id.start && news.closed.is_empty() && known.is_some() {
+                    if now.cursor > row.id.start && closed.is_empty() && known.is_some() {
                         tracing::warn!(%vat, "its transcript is shorter than it was: the open span starts at {}, not at {}", row.id.start, now.cursor);
                     }
                     if !news.is_cut {
@@ -323,15 +358,14 @@ impl<'a> Looker<'a> {
             is_unfinished |= news.is_cut;
             let is_same =
                 known.is_some_and(|known| known.cursor == now.cursor && known.is_terminated == now.is_terminated);
-            if !is_same || !news.closed.is_empty() {
-                let closed =
-                    news.closed.iter().map(|row| NotedSpan { row: row.clone(), source: Source::Live }).collect();
+            if !is_same || !closed.is_empty() {
+                let closed = closed.into_iter().map(|row| NotedSpan { row, source: Source::Live }).collect();
                 noted.push(NotedVat { vat: now, closed });
             }
         }
         noted.extend(self.vanished(vats));
         let path = self.shared.db.path().display().to_string();
-        (Noted { node: NodeSeen { path, identity, pulse: pulse.clone() }, vats: noted }, is_unfinished)
+        Ok((Noted { node: NodeSeen { path, identity, pulse: pulse.clone() }, vats: noted }, is_unfinished))
     }
 
     fn first_cursor(&self, news: &VatNews) -> Position {
