@@ -26,6 +26,12 @@ impl Captures {
         self.0.as_ref().is_some_and(|store| store.has_image(hash).unwrap_or(false))
     }
 
+    /// The hash of the image that was copied for a span, whatever became of the node's row since.
+    #[must_use]
+    pub fn image_of(&self, span: &SpanId) -> Option<Hash256> {
+        self.0.as_ref()?.image_of(&span.vat, span.start).ok().flatten()
+    }
+
     /// How far the items of a span were copied: one past the last, if there is any.
     #[must_use]
     pub fn captured_to(&self, span: &SpanId) -> Option<Position> {

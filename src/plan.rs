@@ -299,7 +299,11 @@ fn base(
     let snapshot = survey.snapshots.get(&(row.id.vat.clone(), position));
     let in_database = snapshot.is_some_and(|snapshot| snapshot.has_image);
     let in_archive = archives.has_image(&row.id.vat, position);
-    let row_hash = snapshot.and_then(|snapshot| snapshot.hash);
+    let row_hash = match snapshot {
+        Some(snapshot) => snapshot.hash,
+        // The rows of a vat that was terminated go before we are done with it.
+        None => captures.image_of(&row.id),
+    };
     let is_captured = row_hash.is_some_and(|hash| captures.has_image(hash));
     if in_database || in_archive || is_captured {
         let row_bytes = snapshot.and_then(|snapshot| snapshot.bytes);

@@ -40,7 +40,7 @@ fn survey(shared: &Shared, jobs: &[Job], spans_before: u32) -> Result<Survey, Db
     let Some((first, last)) = jobs.first().zip(jobs.last()) else { return Ok(empty()) };
     let vat = &first.row.id.vat;
     let mut survey = shared.db.read(|reader| {
-        let mut before = reader.closed_spans_backwards(vat, 0, first.row.id.start, spans_before)?;
+        let mut before = reader.closed_spans_backwards(vat, 0, first.row.id.start, spans_before)?.rows;
         before.reverse();
         // Of the spans themselves, what was noted holds, whatever became of the rows since.
         let mut rows: Vec<SpanRow> = before;

@@ -33,8 +33,8 @@ pub use shared::{NodeView, Shared};
 
 /// How often the machine is looked at, the gauges are set and the watchdog is fed.
 const TICK: Duration = Duration::from_secs(1);
-/// How often old verdicts are forgotten.
-const HOUSEKEEPING: Duration = Duration::from_secs(3_600);
+/// How often old verdicts are forgotten, and copies dropped that nothing needs.
+const HOUSEKEEPING: Duration = Duration::from_secs(600);
 /// A thread that looks at the database and has not come round for so long hangs.
 const LOOK_SILENCE_MAX: Duration = Duration::from_secs(120);
 
@@ -136,7 +136,8 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         if housekept.is_none_or(|at| at.elapsed() >= HOUSEKEEPING) {
             housekept = Some(Instant::now());
             let seconds = shared.config.state.keep_verdicts.as_secs_f64();
-            if let Err(error) = shared.store.forget_older_than(seconds) {
+            let tidied = shared.store.forget_older_than(seconds).and_then(|_| shared.store.tidy_captures());
+            if let Err(error) = tidied {
                 shared.store_failed(&error);
             }
         }

@@ -27,6 +27,8 @@ use crate::verdict::{Divergence, Failure, Unverifiable, Verdict};
 
 /// The pauses after attempts in vain, in seconds; the last one holds for all further ones.
 const PAUSES: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3_600.0];
+/// The pause, in seconds, after trouble that concerns all spans alike and is no attempt at any of them.
+const PAUSE_FOR_ALL: f64 = 15.0;
 /// How many spans of the history that follow one another are replayed in one go, image handed to image.
 const RUN_SPANS_MAX: usize = 16;
 /// How long to wait before something that failed is tried again: a verdict that could not be written, a node that is away.
@@ -41,7 +43,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
                 // A mistake of ours must not take a thread away for good. The span stays due, and counts an attempt.
                 let id = job.id;
                 if catch_unwind(AssertUnwindSafe(|| work(&shared, job, claim))).is_err() {
-                    let _ = shared.store.postpone(id, PAUSES[PAUSES.len() - 1], "system");
+                    let _ = shared.store.postpone(id, PAUSES[PAUSES.len() - 1], "system", true);
                 }
             }
         })?;
@@ -133,7 +135,7 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanRepo
     if let Verdict::Failed(failure) = &report.verdict
         && job.attempts + 1 < shared.config.schedule.attempts_max
     {
-        return put_off(shared, &job, failure);
+        return put_off(shared, &job, failure, true);
     }
     let outcome = outcome(report, &job, &shared.programs[0].sha256);
     let is_first = loop {
@@ -231,16 +233,16 @@ fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, sourc
 /// Puts all of some spans off, or gives up on them, for a reason that concerns them all.
 fn fail(shared: &Shared, jobs: &[Job], failure: &Failure) {
     for job in jobs {
-        put_off(shared, job, failure);
+        put_off(shared, job, failure, false);
     }
 }
 
-fn put_off(shared: &Shared, job: &Job, failure: &Failure) {
-    let pause = PAUSES[(job.attempts as usize).min(PAUSES.len() - 1)];
+fn put_off(shared: &Shared, job: &Job, failure: &Failure, is_attempt: bool) {
+    let pause = if is_attempt { PAUSES[(job.attempts as usize).min(PAUSES.len() - 1)] } else { PAUSE_FOR_ALL };
     let SpanId { vat, start, end } = &job.row.id;
     shared.metrics.failures.with_label_values(&[failure.label()]).inc();
     tracing::warn!(%vat, start, end, attempt = job.attempts + 1, "span [{start}, {end}) of {vat} is tried again in {pause} s: {failure}; {}", failure.hint());
-    if let Err(error) = shared.store.postpone(job.id, pause, failure.label()) {
+    if let Err(error) = shared.store.postpone(job.id, pause, failure.label(), is_attempt) {
         shared.store_failed(&error);
         // Its row says that it is due now: not at once, all the same.
         std::thread::sleep(RETRY);

@@ -21,6 +21,8 @@ use crate::transcript::VatId;
 
 /// A complaint that comes again is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
+/// Of so many complaints it is known when they were told.
+const COMPLAINTS_MAX: usize = 100;
 /// How long a thread with nothing to do sleeps before it looks for work by itself.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -52,7 +54,7 @@ pub struct Shared {
     is_stopping: AtomicBool,
     view: Mutex<NodeView>,
     last_round: Mutex<Instant>,
-    complaints: Mutex<BTreeMap<&'static str, Complaint>>,
+    complaints: Mutex<BTreeMap<(&'static str, String), Complaint>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +65,6 @@ struct Work {
 
 #[derive(Debug)]
 struct Complaint {
-    text: String,
     told: Instant,
     unsaid: u64,
 }
@@ -333,25 +334,35 @@ impl Shared {
     /// Logs a complaint, but not the same one over and over.
     pub(super) fn complain(&self, about: &'static str, text: &str) {
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        match complaints.get_mut(about) {
-            Some(known) if known.text == text && known.told.elapsed() < TELL_AGAIN => known.unsaid += 1,
-            known => {
-                let unsaid = known.filter(|known| known.text == text).map_or(0, |known| known.unsaid);
-                let told = Instant::now();
-                complaints.insert(about, Complaint { text: text.to_owned(), told, unsaid: 0 });
-                drop(complaints);
-                if unsaid > 0 {
-                    tracing::error!(times = unsaid + 1, "{text}");
-                } else {
-                    tracing::error!("{text}");
-                }
+        if complaints.len() > COMPLAINTS_MAX {
+            complaints.clear();
+        }
+        let now = Instant::now();
+        let unsaid = match complaints.get_mut(&(about, text.to_owned())) {
+            Some(known) if known.told.elapsed() < TELL_AGAIN => {
+                known.unsaid += 1;
+                return;
             }
+            Some(known) => std::mem::replace(known, Complaint { told: now, unsaid: 0 }).unsaid,
+            None => {
+                complaints.insert((about, text.to_owned()), Complaint { told: now, unsaid: 0 });
+                0
+            }
+        };
+        drop(complaints);
+        if unsaid > 0 {
+            tracing::error!(times = unsaid + 1, "{text}");
+        } else {
+            tracing::error!("{text}");
         }
     }
 
-    /// Says that there is nothing to complain about any more. Whether there was.
+    /// Notes that there is nothing to complain about any more. Whether there was.
     pub(super) fn is_well_again(&self, about: &'static str) -> bool {
-        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).remove(about).is_some()
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = complaints.len();
+        complaints.retain(|(of, _), _| *of != about);
+        complaints.len() < before
     }
 
     /// A line about everything.

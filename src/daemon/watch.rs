@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -43,7 +44,15 @@ impl LookSource {
 /// Starts the thread that looks.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let shared = Arc::clone(shared);
-    std::thread::Builder::new().name("look".to_owned()).spawn(move || Rounds::new(&shared).run())?;
+    std::thread::Builder::new().name("look".to_owned()).spawn(move || {
+        // A verifier that does not look any more must not seem to be alive.
+        if catch_unwind(AssertUnwindSafe(|| Rounds::new(&shared).run())).is_err() {
+            tracing::error!(
+                "the thread that looks at the database has a bug, and without it nothing is verified: ending"
+            );
+            std::process::abort();
+        }
+    })?;
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use access::{Access, CommitMark};
 use access::{Fingerprint, Hold, beside};
-pub use news::{Head, Identity, Kept, NewItems, Pulse};
+pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse};
 pub use query::Reader;
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
 

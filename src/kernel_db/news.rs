@@ -36,6 +36,17 @@ pub struct Head {
     pub current: Option<SpanRow>,
 }
 
+/// Some closed spans of a vat.
+#[derive(Debug, Clone, Default)]
+pub struct ClosedSpans {
+    /// Those that can be read as one.
+    pub rows: Vec<SpanRow>,
+    /// How many can't.
+    pub unreadable: usize,
+    /// Set when there may be more than were asked for.
+    pub is_cut: bool,
+}
+
 /// What the node still has of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
@@ -94,13 +105,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn closed_spans(
-        &self,
-        vat: &VatId,
-        from: Position,
-        to: Position,
-        limit: u32,
-    ) -> rusqlite::Result<Vec<SpanRow>> {
+    pub fn closed_spans(&self, vat: &VatId, from: Position, to: Position, limit: u32) -> rusqlite::Result<ClosedSpans> {
         self.some_spans(vat, from, to, limit, "ASC")
     }
 
@@ -114,7 +119,7 @@ impl Reader<'_> {
         from: Position,
         to: Position,
         limit: u32,
-    ) -> rusqlite::Result<Vec<SpanRow>> {
+    ) -> rusqlite::Result<ClosedSpans> {
         self.some_spans(vat, from, to, limit, "DESC")
     }
 
@@ -125,14 +130,21 @@ impl Reader<'_> {
         to: Position,
         limit: u32,
         order: &str,
-    ) -> rusqlite::Result<Vec<SpanRow>> {
+    ) -> rusqlite::Result<ClosedSpans> {
         let mut statement = self.db.prepare_cached(&format!(
             "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans \
              WHERE vatID = ? AND startPos >= ? AND startPos < ? AND isCurrent IS NULL ORDER BY startPos {order} LIMIT ?"
         ))?;
-        let rows =
-            statement.query_map(params![vat.as_str(), signed(from), signed(to), limit], |row| Ok(span_row(row)))?;
-        rows.filter_map(Result::transpose).collect()
+        let mut rows = statement.query(params![vat.as_str(), signed(from), signed(to), limit])?;
+        let mut spans = ClosedSpans::default();
+        while let Some(row) = rows.next()? {
+            match span_row(row) {
+                Some(row) => spans.rows.push(row),
+                None => spans.unreadable += 1,
+            }
+        }
+        spans.is_cut = spans.rows.len() + spans.unreadable == limit as usize;
+        Ok(spans)
     }
 
     /// The row of the span of a vat that starts at a position.
@@ -146,16 +158,6 @@ impl Reader<'_> {
         )?;
         let row = statement.query_row(params![vat.as_str(), signed(start)], |row| Ok(span_row(row))).optional()?;
         Ok(row.flatten())
-    }
-
-    /// How many closed spans of a vat start before a position.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn count_spans_before(&self, vat: &VatId, start: Position) -> rusqlite::Result<u64> {
-        let mut statement =
-            self.db.prepare_cached("SELECT count(*) FROM transcriptSpans WHERE vatID = ? AND startPos < ?")?;
-        statement.query_row(params![vat.as_str(), signed(start)], |row| Ok(position(row.get_ref(0)?).unwrap_or(0)))
     }
 
     /// What there is of a closed span.

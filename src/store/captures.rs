@@ -196,6 +196,75 @@ impl Store {
         Ok(true)
     }
 
+    /// The hash of the image that was copied for a span.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn image_of(&self, vat: &VatId, start: Position) -> Result<Option<Hash256>, StoreError> {
+        self.with("look for an image", |db| {
+            let found = db
+                .prepare_cached("SELECT hash FROM image_uses WHERE vat = ? AND start = ?")?
+                .query_row(params![vat.as_str(), signed(start)], |row| hash(row, 0))
+                .optional()?;
+            Ok(found.flatten())
+        })
+    }
+
+    /// Drops the copied items of spans that are not closed yet, of one vat or of all: the database is not the one that they
+    /// were copied from, or went another way since. Those of spans that are due were noted with their hash and stay.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn distrust_captures(&self, vat: Option<&VatId>) -> Result<(), StoreError> {
+        self.write("drop captures", |db| {
+            db.execute(
+                "DELETE FROM captures WHERE (?1 IS NULL OR vat = ?1) AND NOT EXISTS (SELECT 1 FROM spans AS s \
+                 WHERE s.vat = captures.vat AND s.start = captures.start AND s.verdict IS NULL)",
+                [vat.map(VatId::as_str)],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Drops copies that nothing needs any more: of no span that is open, due, or history that is to come. Those of diverged
+    /// spans stay until their room is needed. Gives what is free in the file back to the disk.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn tidy_captures(&self) -> Result<(), StoreError> {
+        self.write("drop captures that are done with", |db| {
+            for table in ["captures", "image_uses"] {
+                db.execute(
+                    &format!(
+                        "UPDATE {table} AS c SET is_done = 1 WHERE NOT is_done \
+                         AND NOT EXISTS (SELECT 1 FROM spans AS s \
+                                         WHERE s.vat = c.vat AND s.start = c.start AND s.verdict IS NULL) \
+                         AND NOT EXISTS (SELECT 1 FROM vats AS v WHERE v.vat = c.vat AND \
+                           (v.cursor = c.start AND NOT v.is_terminated \
+                            OR v.history_from <= c.start AND c.start < v.history_to))"
+                    ),
+                    [],
+                )?;
+                db.execute(
+                    &format!(
+                        "DELETE FROM {table} AS c WHERE is_done AND NOT EXISTS (SELECT 1 FROM spans AS s \
+                         WHERE s.vat = c.vat AND s.start = c.start AND s.verdict = 'diverged')"
+                    ),
+                    [],
+                )?;
+            }
+            db.execute("DELETE FROM images WHERE hash NOT IN (SELECT hash FROM image_uses)", [])?;
+            Ok(())
+        })?;
+        self.with("give room back to the disk", |db| {
+            // A statement that steps to its end does it; each page that is given back is a row.
+            let mut statement = db.prepare("PRAGMA incremental_vacuum")?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        })
+    }
+
     /// How many bytes are captured.
     ///
     /// # Errors
@@ -206,11 +275,34 @@ impl Store {
 }
 
 fn use_image(db: &Transaction<'_>, hash: Hash256, (vat, start): (&VatId, Position)) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO image_uses (vat, start, hash) VALUES (?, ?, ?)")?.execute(params![
-        vat.as_str(),
-        signed(start),
-        hash.to_string()
-    ])?;
+    // A span that was judged before needs it no more, unless it turns out to be another one.
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO image_uses (vat, start, hash, is_done) SELECT ?1, ?2, ?3, \
+         EXISTS (SELECT 1 FROM spans WHERE vat = ?1 AND start = ?2 AND verdict IS NOT NULL) \
+         AND NOT EXISTS (SELECT 1 FROM spans WHERE vat = ?1 AND start = ?2 AND verdict IS NULL)",
+    )?
+    .execute(params![vat.as_str(), signed(start), hash.to_string()])?;
+    Ok(())
+}
+
+/// Gives the copies of a span free. Those of a divergence stay as long as there is room.
+pub(super) fn release(db: &Transaction<'_>, vat: &str, start: i64, is_diverged: bool) -> rusqlite::Result<()> {
+    if is_diverged {
+        for table in ["captures", "image_uses"] {
+            db.prepare_cached(&format!("UPDATE {table} SET is_done = 1 WHERE vat = ? AND start = ?"))?
+                .execute(params![vat, start])?;
+        }
+        return Ok(());
+    }
+    db.prepare_cached("DELETE FROM captures WHERE vat = ? AND start = ?")?.execute(params![vat, start])?;
+    let image: Option<String> = db
+        .prepare_cached("DELETE FROM image_uses WHERE vat = ? AND start = ? RETURNING hash")?
+        .query_row(params![vat, start], |row| row.get(0))
+        .optional()?;
+    if let Some(image) = image {
+        db.prepare_cached("DELETE FROM images WHERE hash = ?1 AND ?1 NOT IN (SELECT hash FROM image_uses)")?
+            .execute([image])?;
+    }
     Ok(())
 }
 

@@ -152,7 +152,7 @@ impl Store {
             db.busy_timeout(BUSY_TIMEOUT)?;
             // A power cut may take back the last verdicts, never damage the file; they are then found due again.
             db.execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
+                "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
                  PRAGMA journal_size_limit = 16777216; PRAGMA temp_store = MEMORY;",
             )?;
             db.set_prepared_statement_cache_capacity(64);
@@ -316,7 +316,7 @@ mod tests {
             identity: Identity { device: 1, inode: 2 },
             pulse: Pulse { crank: Some(3), activity_hash: Some("a".to_owned()), height: None },
         };
-        let noted = Noted { node: node.clone(), vats: vec![NotedVat { vat, closed }] };
+        let noted = Noted { node: node.clone(), vats: vec![NotedVat { vat, closed }], missed: 0 };
         assert_eq!(store.note(&noted).expect("noted"), count);
         assert_eq!(store.note(&noted).expect("noted again"), 0, "what is there already stays as it is");
         assert_eq!(store.node().expect("read"), Some(node));
@@ -347,7 +347,7 @@ mod tests {
         let taken = HashSet::from([store.due(&row(&ids[1])).expect("read").expect("due").id]);
         let next = store.next_job(&taken, &HashSet::new()).expect("read").expect("a job");
         assert_eq!(next.row.id, ids[0]);
-        store.postpone(next.id, 60.0, "worker_start").expect("written");
+        store.postpone(next.id, 60.0, "worker_start", true).expect("written");
         assert!(store.next_job(&taken, &HashSet::new()).expect("read").is_none(), "not before a minute");
     }
 
@@ -382,15 +382,17 @@ mod tests {
         }
         assert_eq!(store.capture_bytes().expect("read"), 1_000, "one image once");
         let vat = VatId::new("v2");
-        let finish = |id: &SpanId| {
+        let finish = |id: &SpanId, verdict| {
             let job = store.due(&row(id)).expect("read").expect("due");
-            assert!(store.finish(job.id, id, &Outcome { verdict: "verified", ..Outcome::default() }).expect("written"));
+            assert!(store.finish(job.id, id, &Outcome { verdict, ..Outcome::default() }).expect("written"));
         };
-        finish(&ids[0]);
+        finish(&ids[0], "verified");
         let full = store.keep_image(images[1], &gzip, (&vat, 5), 1_500);
         assert!(matches!(full, Err(StoreError::CaptureFull { needed: 1_000 })), "the second span still needs it");
         assert!(store.has_image(images[0]).expect("read"));
-        finish(&ids[1]);
+        // That of a divergence is kept as long as there is room, that of any other verdict is not.
+        finish(&ids[1], "diverged");
+        assert_eq!(store.capture_bytes().expect("read"), 1_000);
         assert_eq!(store.keep_image(images[1], &gzip, (&vat, 5), 1_500).expect("room"), 1);
         assert!(!store.has_image(images[0]).expect("read") && store.has_image(images[1]).expect("read"));
     }

@@ -79,6 +79,8 @@ pub struct Noted {
     pub node: NodeSeen,
     /// Vats of which something changed.
     pub vats: Vec<NotedVat>,
+    /// Spans that closed and of which there is not even a row.
+    pub missed: u64,
 }
 
 /// A span that is due.
@@ -181,6 +183,7 @@ impl Store {
                     new += put_span(db, span)?;
                 }
             }
+            add_total(db, "missed", "", noted.missed)?;
             Ok(new)
         })
     }
@@ -244,15 +247,16 @@ impl Store {
         })
     }
 
-    /// Puts a span off after an attempt in vain: not before so many seconds from now.
+    /// Puts a span off after an attempt in vain: not before so many seconds from now. What was no fault of the span does not
+    /// count as one of its attempts.
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn postpone(&self, id: i64, seconds: f64, reason: &str) -> Result<(), StoreError> {
+    pub fn postpone(&self, id: i64, seconds: f64, reason: &str, is_attempt: bool) -> Result<(), StoreError> {
         self.write("put a span off", |db| {
             add_total(db, "failures", reason, 1)?;
-            db.prepare_cached("UPDATE spans SET attempts = attempts + 1, not_before = ? WHERE id = ?")?
-                .execute(params![now() + seconds, id])?;
+            db.prepare_cached("UPDATE spans SET attempts = attempts + ?, not_before = ? WHERE id = ?")?
+                .execute(params![is_attempt, now() + seconds, id])?;
             Ok(())
         })
     }
@@ -327,12 +331,14 @@ fn put_vat(db: &Transaction<'_>, vat: &KnownVat) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// A span that is there already, due or judged, stays as it is: the hash says that it is the same.
+/// A span that is there already, due or judged, stays as it is: the hash says that it is the same. Only one whose row had
+/// vanished before it could be replayed is due anew when it is back.
 fn put_span(db: &Transaction<'_>, NotedSpan { row, source }: &NotedSpan) -> rusqlite::Result<u64> {
     let added = db
         .prepare_cached(
-            "INSERT OR IGNORE INTO spans (vat, start, end, hash, incarnation, source, noticed_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO spans (vat, start, end, hash, incarnation, source, noticed_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (vat, start, end, hash) DO UPDATE SET verdict = NULL, noticed_at = excluded.noticed_at, \
+             attempts = 0, not_before = 0 WHERE verdict = 'unverifiable' AND reason = 'row_gone'",
         )?
         .execute(params![
             row.id.vat.as_str(),

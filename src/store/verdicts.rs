@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, Row, ToSql, params};
 use serde::Serialize;
 
+use super::captures::release;
 use super::queue::add_total;
 use super::{SeenTo, Store, StoreError, now, signed, span_id, unsigned};
 use crate::transcript::SpanId;
@@ -112,6 +113,9 @@ pub enum Acknowledged {
     Unknown,
 }
 
+/// How many verdicts are read at once.
+const PAGE: u32 = 500;
+
 /// The name of a span among people: vat, bounds, and the beginning of its hash.
 const PUBLIC_ID: &str = "s.vat || '.' || s.start || '.' || s.end || '-' || substr(s.hash, 1, 8)";
 
@@ -165,10 +169,7 @@ impl Store {
             ] {
                 add_total(db, name, "", value)?;
             }
-            for table in ["captures", "image_uses"] {
-                db.prepare_cached(&format!("UPDATE {table} SET is_done = 1 WHERE vat = ? AND start = ?"))?
-                    .execute(params![span.vat.as_str(), signed(span.start)])?;
-            }
+            release(db, span.vat.as_str(), signed(span.start), outcome.verdict == "diverged")?;
             Ok(true)
         })
     }
@@ -234,14 +235,28 @@ impl Store {
         })
     }
 
-    /// Hands out the spans that match, newest first.
+    /// Hands out the spans that match, newest first. They are read in pages, so that whoever takes his time over them does
+    /// not hold the store's file up.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn verdicts(&self, filter: &VerdictFilter, mut each: impl FnMut(VerdictRow)) -> Result<(), StoreError> {
+        let (mut left, mut before) = (filter.limit.unwrap_or(u32::MAX), i64::MAX);
+        while left > 0 {
+            let page = self.page(filter, before, left.min(PAGE))?;
+            let Some((last, _)) = page.last() else { break };
+            before = *last;
+            left -= u32::try_from(page.len()).unwrap_or(left).min(left);
+            page.into_iter().for_each(|(_, row)| each(row));
+        }
+        Ok(())
+    }
+
+    /// The newest matching spans whose number is below one, each with its number.
+    fn page(&self, filter: &VerdictFilter, before: i64, limit: u32) -> Result<Vec<(i64, VerdictRow)>, StoreError> {
         self.with("read the verdicts", |db| {
-            let mut conditions = vec!["1".to_owned()];
-            let mut values: Vec<&dyn ToSql> = Vec::new();
+            let mut conditions = vec!["s.id < ?".to_owned()];
+            let mut values: Vec<&dyn ToSql> = vec![&before];
             if filter.is_diverged {
                 conditions.push("s.verdict = 'diverged'".to_owned());
             }
@@ -249,20 +264,21 @@ impl Store {
                 conditions.push("(s.vat = ? OR v.name = ?)".to_owned());
                 values.extend([vat as &dyn ToSql, vat]);
             }
-            let limit = filter.limit.map_or(-1, i64::from);
             values.push(&limit);
             let mut statement = db.prepare(&format!(
                 "SELECT {PUBLIC_ID}, s.vat, s.start, s.end, v.name, s.incarnation, coalesce(s.verdict, 'pending'), \
                  s.reason, s.explanation, s.kinds, s.seen_to, s.base, s.source, s.noticed_at, s.finished_at, \
-                 s.replay_seconds, s.attempts, s.deliveries, s.syscalls, s.acknowledged_at IS NOT NULL, s.note, s.detail \
+                 s.replay_seconds, s.attempts, s.deliveries, s.syscalls, s.acknowledged_at IS NOT NULL, s.note, s.detail, \
+                 s.id \
                  FROM spans AS s LEFT JOIN vats AS v ON v.vat = s.vat WHERE {} ORDER BY s.id DESC LIMIT ?",
                 conditions.join(" AND ")
             ))?;
             let mut rows = statement.query(&values[..])?;
+            let mut page = Vec::new();
             while let Some(row) = rows.next()? {
-                each(verdict_row(row)?);
+                page.push((row.get(22)?, verdict_row(row)?));
             }
-            Ok(())
+            Ok(page)
         })
     }
 

@@ -304,6 +304,71 @@ fn a_node_that_comes_only_later_is_awaited() {
     assert_eq!((daemon.spans("verified"), daemon.get("/readyz").0), (2, 200));
 }
 
+/// A node that is set up from a state of another's: its database is empty at first, then it has a past of which it has only
+/// the rows.
+#[test]
+fn a_past_that_comes_later_is_no_miss() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("agoric")).expect("a directory");
+    let file = dir.path().join("agoric/swingstore.sqlite");
+    let mut node = Node::create(&file, Keep::default());
+    node.commit();
+    let daemon = Setup::new(dir.path(), &file, &fake_worker(dir.path(), "ok")).start();
+    daemon.wait_for_block(1);
+    for vat in ["v1", "v2"] {
+        node.start_vat(vat, vat);
+        for _ in 0..5 {
+            node.work(vat);
+            node.save(vat);
+        }
+    }
+    node.commit();
+    daemon.wait_for_block(2);
+    node.work("v1");
+    node.commit();
+    daemon.wait_for_block(3);
+    node.save("v1");
+    node.commit();
+    daemon.wait_for_spans(1);
+    let rows = daemon.verdicts();
+    assert_eq!(rows.iter().map(verdict_of).collect::<Vec<_>>(), ["partial"], "{rows:?}");
+    assert_eq!(daemon.metric("spanwatch_missed_spans_total"), 0.0);
+}
+
+/// A row that no kernel writes costs its own verdict and no other's.
+#[test]
+fn a_row_that_is_no_span_takes_no_other_with_it() {
+    for since in ["genesis", "now"] {
+        let mut bench = Bench::new(Keep::everything());
+        let mut spans = 0;
+        let grow = |bench: &mut Bench, spans: &mut u64| {
+            for _ in 0..60 {
+                bench.node().work("v1");
+                bench.node().save("v1");
+                *spans += 1;
+            }
+            bench.node().commit();
+        };
+        let setup = bench.setup("ok").set(&format!("watch.since={since}"));
+        if since == "now" {
+            let daemon = setup.start();
+            daemon.wait_for_block(1);
+            daemon.kill();
+        }
+        grow(&mut bench, &mut spans);
+        bench
+            .node()
+            .db
+            .execute("UPDATE transcriptSpans SET incarnation = 'x' WHERE startPos = 106", [])
+            .expect("write");
+        bench.node().commit();
+        let daemon = setup.start();
+        daemon.wait_for_spans(spans - 1);
+        assert_eq!(daemon.spans("verified"), spans - 1, "{since}");
+        daemon.wait_for_log("1 rows of transcriptSpans of v1 are unreadable as spans");
+    }
+}
+
 #[test]
 fn a_database_that_moves_backwards_is_noticed_and_verified_anew_where_it_differs() {
     for keep in [Keep::everything(), Keep::items()] {
@@ -469,17 +534,31 @@ fn an_archive_that_cannot_be_read_is_no_missing_item() {
 
 #[test]
 fn captures_stay_within_their_limit() {
+    // What is verified gives its copies free.
     let mut bench = Bench::new(Keep::default());
-    // Room for a few spans: what is done with goes, oldest first.
-    let daemon = bench.setup("ok").set("capture.max_bytes=6KiB").start();
+    let daemon = bench.setup("ok").start();
     let mut height = 1;
     daemon.wait_for_block(height);
     for _ in 0..12 {
         bench.span(&daemon, "v1", &mut height);
-        assert!(daemon.metric("spanwatch_capture_bytes") <= 6144.0);
+        daemon.wait_for_spans(height / 2);
+        assert!(daemon.metric("spanwatch_capture_bytes") <= 4096.0);
     }
-    daemon.wait_for_spans(12);
     assert_eq!(daemon.spans("partial"), 12, "{}", daemon.said());
+    drop(daemon);
+
+    // Those of divergences stay while there is room, and go oldest first when there is none.
+    let mut bench = Bench::new(Keep::default());
+    let daemon = bench.setup("wrong-syscall").set("capture.max_bytes=8KiB").start();
+    let mut height = 1;
+    daemon.wait_for_block(height);
+    for _ in 0..12 {
+        bench.span(&daemon, "v1", &mut height);
+        daemon.wait_for_spans(height / 2);
+        assert!(daemon.metric("spanwatch_capture_bytes") <= 8192.0);
+    }
+    assert_eq!(daemon.spans("diverged"), 12, "{}", daemon.said());
+    assert!(daemon.metric("spanwatch_capture_bytes") > 4096.0);
     assert!(daemon.metric("spanwatch_captures_evicted_total") > 0.0);
     assert_eq!(daemon.metric("spanwatch_capture_failures_total"), 0.0);
     drop(daemon);

@@ -1,73 +1,112 @@
 //! Copying what a node is about to delete: the items of open spans, and the images that they start from.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{LookError, Looker, VatNews};
+use crate::kernel_db::SpanRow;
 use crate::metrics::observe;
 use crate::store::{CaptureRow, StoreError};
-use crate::transcript::SpanHasher;
+use crate::transcript::{Position, SpanHasher, VatId};
 
 /// No more images are copied in one look.
 const IMAGES_MAX: usize = 4;
-/// An image that could not be copied is tried again after this time.
-const RETRY_IMAGE: Duration = Duration::from_secs(60);
+/// What could not be copied is tried again after this time.
+const RETRY: Duration = Duration::from_secs(60);
 
 impl Looker<'_> {
+    /// Whether a copy failed a moment ago.
+    pub(super) fn is_refused(&self, refused: &HashMap<VatId, Instant>, vat: &VatId) -> bool {
+        refused.get(vat).is_some_and(|at| at.elapsed() < RETRY)
+    }
+
+    /// Where the database is another one, or a vat's history, what was copied of spans that are still open may be of the one
+    /// before.
+    pub(super) fn distrust(&mut self, is_other: bool, vats: &[VatNews]) -> Result<(), LookError> {
+        if is_other {
+            self.shared.store.distrust_captures(None)?;
+            self.captures.clear();
+            self.images_done.clear();
+        }
+        for news in vats.iter().filter(|news| news.is_rewritten) {
+            self.shared.store.distrust_captures(Some(&news.vat))?;
+            self.captures.remove(&news.vat);
+            self.images_done.remove(&news.vat);
+        }
+        Ok(())
+    }
+
     /// Puts the items that were read into the store, each copy proved by the hash that the row had in the same read. Whether
     /// there are more.
     pub(super) fn copy_items(&mut self, vats: &[VatNews]) -> Result<bool, LookError> {
-        let mut is_cut = false;
-        for news in vats {
-            let (Some(vat), Some(row), Some(items)) = (&news.vat, &news.current, &news.items) else { continue };
+        if !self.wants_items() {
+            return Ok(false);
+        }
+        let mut is_cut = vats.iter().any(|news| news.is_over_budget);
+        for VatNews { vat, current, items, .. } in vats {
+            let (Some(row), Some((first, items))) = (current, items) else { continue };
+            let first = *first;
+            if first != self.copied_to(vat, row) {
+                // Read in the belief in a copy that was dropped since.
+                is_cut = true;
+                continue;
+            }
             if items.texts.is_empty() || !self.shared.may_capture() {
                 continue;
             }
-            let have = self.captures.get(vat).filter(|capture| capture.start == row.id.start);
-            let (next, mut hasher) = match have {
-                Some(capture) => (capture.next, SpanHasher::resume(capture.hash)),
-                None => (row.id.start, SpanHasher::default()),
+            let mut hasher = match self.captures.get(vat).filter(|capture| capture.start == row.id.start) {
+                Some(capture) => SpanHasher::resume(capture.hash),
+                None => SpanHasher::default(),
             };
             items.texts.iter().for_each(|text| hasher.add(text));
-            let capture = CaptureRow {
-                vat: vat.clone(),
-                start: row.id.start,
-                next: next + items.texts.len() as u64,
-                hash: hasher.finish(),
-            };
-            if capture.next == row.id.end && row.hash != Some(capture.hash) {
-                // Copied before the database moved backwards, or damaged: from the start again at the next look.
-                tracing::warn!(%vat, "the items that were copied from position {} on do not have the hash of their span", row.id.start);
+            let next = first + items.texts.len() as u64;
+            let capture = CaptureRow { vat: vat.clone(), start: row.id.start, next, hash: hasher.finish() };
+            if next == row.id.end && row.hash != Some(capture.hash) {
                 self.shared.metrics.capture_failures.inc();
                 self.shared.store.drop_capture(vat, row.id.start)?;
                 self.captures.remove(vat);
+                if first == row.id.start {
+                    // Read in one go, and not what the row says: the database is damaged, and the verdict will say so.
+                    self.items_refused.insert(vat.clone(), Instant::now());
+                    let start = row.id.start;
+                    let text =
+                        format!("the items of the open span of {vat} from position {start} on do not have its hash");
+                    self.shared.complain("capture", &text);
+                } else {
+                    // Copied before the database moved backwards: from the start again at once.
+                    is_cut = true;
+                }
                 continue;
             }
-            if self.captured(self.shared.store.capture_items(
-                &capture,
-                &items.texts,
-                self.shared.config.capture.max_bytes,
-            ))? {
+            let max_bytes = self.shared.config.capture.max_bytes;
+            if self.captured(self.shared.store.capture_items(&capture, &items.texts, max_bytes))? {
                 self.captures.insert(vat.clone(), capture);
+                self.items_refused.remove(vat);
                 is_cut |= items.is_cut;
+            } else {
+                self.items_refused.insert(vat.clone(), Instant::now());
             }
         }
         Ok(is_cut)
     }
 
+    /// Up to where the items of an open span are copied: one past the last.
+    fn copied_to(&self, vat: &VatId, row: &SpanRow) -> Position {
+        let have = self.captures.get(vat).filter(|capture| capture.start == row.id.start);
+        have.map_or(row.id.start, |capture| capture.next)
+    }
+
     /// Copies the images that open spans start from. Whether there are more.
     pub(super) fn copy_images(&mut self, vats: &[VatNews]) -> Result<bool, LookError> {
         let mut copied = 0;
-        for news in vats {
-            let (Some(vat), Some(row)) = (&news.vat, &news.current) else { continue };
-            let Some(image) = &news.image else {
-                if self.wants_images() {
-                    self.images_done.insert(vat.clone(), row.id.start);
-                }
+        for VatNews { vat, current, image, .. } in vats {
+            let (Some(row), Some(image)) = (current, image) else { continue };
+            let Some(image) = image else {
+                self.images_done.insert(vat.clone(), row.id.start);
                 continue;
             };
             let Some(hash) = image.hash else { continue };
-            let is_refused = self.images_refused.get(vat).is_some_and(|at| at.elapsed() < RETRY_IMAGE);
-            if is_refused || !self.shared.may_capture() {
+            if self.is_refused(&self.images_refused, vat) || !self.shared.may_capture() {
                 continue;
             }
             let user = (vat, row.id.start);

@@ -8,6 +8,7 @@ mod copy;
 mod node;
 mod retention;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +17,8 @@ use super::shared::Shared;
 use super::watch::LookSource;
 use crate::config::Since;
 use crate::kernel_db::{
-    Access, CommitMark, DbError, Identity, Kept, NewItems, Pulse, Reader, SnapshotRow, SpanRow, VatOptions, WorkerType,
+    Access, ClosedSpans, CommitMark, DbError, Head, Identity, Kept, NewItems, Pulse, Reader, SnapshotRow, SpanRow,
+    VatOptions, WorkerType,
 };
 use crate::metrics::observe;
 use crate::store::{CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError};
@@ -25,10 +27,12 @@ pub use retention::{Keeper, Retention};
 
 /// No more closed spans of one vat are noted in one look.
 const CLOSED_SPANS_MAX: u32 = 500;
-/// No more text is copied of one vat in one look.
+/// No more text is copied in one look.
 const ITEM_BYTES_MAX: usize = 16 << 20;
 /// As many spans of the history are kept noted.
-const HISTORY_SPANS: u64 = 32;
+const HISTORY_SPANS: u32 = 32;
+/// So far back is looked for where a history became another one.
+const REWRITTEN_SPANS_MAX: u32 = 10_000;
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,7 +62,9 @@ pub(super) struct Looker<'a> {
     captures: HashMap<VatId, CaptureRow>,
     /// Open spans whose image is copied, or that need none.
     images_done: HashMap<VatId, Position>,
+    /// Vats of which something could not be copied, and when.
     images_refused: HashMap<VatId, Instant>,
+    items_refused: HashMap<VatId, Instant>,
     /// Of each vat the first and the last span that were noted live: what a database that moved backwards is compared with.
     noted: HashMap<VatId, (Position, SpanRow)>,
     /// Set while something is left over from the last look.
@@ -78,22 +84,35 @@ struct News {
 }
 
 /// What is new of a vat.
-#[derive(Default)]
 struct VatNews {
-    vat: Option<VatId>,
+    vat: VatId,
     current: Option<SpanRow>,
-    closed: Vec<SpanRow>,
-    /// What there is of the last of them.
-    kept: Option<Kept>,
-    is_cut: bool,
+    /// Those that closed since the last look.
+    closed: ClosedSpans,
     /// Set when these are the spans of a history that is not the one that was noted.
     is_rewritten: bool,
+    /// What there is of the last one that closed.
+    kept: Option<Kept>,
     /// Set at the first sight of a vat.
     options: Option<VatOptions>,
     last_closed: Option<SpanRow>,
+    /// Set at the first sight of a vat that has a past: which part of that is to be worked through.
     history: Option<(Position, Position)>,
-    items: Option<NewItems>,
-    image: Option<SnapshotRow>,
+    /// From where on, and which.
+    items: Option<(Position, NewItems)>,
+    /// Set when there are items that this look does not take.
+    is_over_budget: bool,
+    /// The inner one is `None` where the span starts from no image that is there; the outer one where nobody looked.
+    image: Option<Option<SnapshotRow>>,
+}
+
+/// Something that is told once the store has it.
+enum Telling {
+    Terminated(VatId, Option<String>),
+    Gone(VatId, Position),
+    Rewritten(VatId, usize),
+    Gap(VatId, Position, Position),
+    Unreadable(VatId, usize),
 }
 
 impl<'a> Looker<'a> {
@@ -105,6 +124,7 @@ impl<'a> Looker<'a> {
             captures: HashMap::new(),
             images_done: HashMap::new(),
             images_refused: HashMap::new(),
+            items_refused: HashMap::new(),
             noted: HashMap::new(),
             is_unfinished: true,
             commit_mark: None,
@@ -173,12 +193,22 @@ impl<'a> Looker<'a> {
         let Some(vats) = news.vats else {
             return Ok(Found::default());
         };
-        self.compare_with_last(identity, &news.pulse);
+        let change = self.compare_with_last(identity, &news.pulse);
         self.learn_retention(&vats);
-        let (noted, mut is_unfinished) = self.noted(identity, &news.pulse, &news.static_names, &vats)?;
+        self.distrust(change.is_some(), &vats)?;
+        let (noted, tellings) = self.noted(identity, &news.pulse, &news.static_names, &vats, change.is_some())?;
         let new = self.shared.store.note(&noted)?;
+        // Whatever fails from here on is made up for at the next look.
+        self.is_unfinished = true;
+        if self.shared.is_well_again("store") {
+            tracing::info!("the store can be written again");
+        }
         let is_changed = self.seen.as_ref() != Some(&noted.node);
+        if let Some(change) = &change {
+            self.tell_change(change, &noted.node);
+        }
         self.seen = Some(noted.node);
+        self.shared.metrics.missed_spans.inc_by(noted.missed);
         for NotedVat { vat, closed } in noted.vats {
             if let Some((first, last)) = closed.first().zip(closed.last()) {
                 let noted = self.noted.entry(vat.vat.clone());
@@ -186,9 +216,12 @@ impl<'a> Looker<'a> {
             }
             self.vats.insert(vat.vat.clone(), vat);
         }
+        tellings.into_iter().for_each(|telling| self.tell(telling));
         if new > 0 {
             self.shared.wake_workers();
         }
+        // What was dropped for want of trust is copied anew.
+        let mut is_unfinished = change.is_some() || vats.iter().any(|news| news.closed.is_cut || news.is_rewritten);
         is_unfinished |= self.copy_items(&vats)?;
         is_unfinished |= self.copy_images(&vats)?;
         let history = self.note_history()?;
@@ -203,122 +236,141 @@ impl<'a> Looker<'a> {
     fn read(&self, reader: &Reader<'_>, identity: Identity) -> rusqlite::Result<News> {
         let pulse = reader.pulse()?;
         let access = reader.access();
-        let is_same = self.seen.as_ref().is_some_and(|seen| seen.identity == identity && seen.pulse == pulse);
+        let is_same_file = self.seen.as_ref().is_some_and(|seen| seen.identity == identity);
+        let is_same = is_same_file && self.seen.as_ref().is_some_and(|seen| seen.pulse == pulse);
         if is_same && !self.is_unfinished {
             return Ok(News { access, pulse, vats: None, static_names: Vec::new() });
         }
         let heads = reader.heads()?;
         let is_new = heads.iter().any(|head| !self.vats.contains_key(&head.vat));
         let static_names = if is_new { reader.static_vats()? } else { Vec::new() };
+        let budget = Cell::new(ITEM_BYTES_MAX);
+        // A database that was empty until now, or has come in the place of another one, has vats with a past.
+        let has_past = self.vats.is_empty() || !is_same_file;
         let vats = heads
             .into_iter()
-            .map(|head| self.read_vat(reader, head.vat, head.current))
+            .map(|head| self.read_vat(reader, head, has_past, &budget))
             .collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(News { access, pulse, vats: Some(vats), static_names })
     }
 
-    fn read_vat(&self, reader: &Reader<'_>, vat: VatId, current: Option<SpanRow>) -> rusqlite::Result<VatNews> {
-        let mut news = VatNews { current, ..VatNews::default() };
+    fn read_vat(
+        &self,
+        reader: &Reader<'_>,
+        head: Head,
+        has_past: bool,
+        budget: &Cell<usize>,
+    ) -> rusqlite::Result<VatNews> {
+        let mut news = VatNews {
+            vat: head.vat,
+            current: head.current,
+            closed: ClosedSpans::default(),
+            is_rewritten: false,
+            kept: None,
+            options: None,
+            last_closed: None,
+            history: None,
+            items: None,
+            is_over_budget: false,
+            image: None,
+        };
+        let vat = news.vat.clone();
         let from = match self.vats.get(&vat) {
             None => {
                 news.options = Some(reader.options_of(&vat)?.unwrap_or_default());
                 let end = news.current.as_ref().map_or(Position::MAX, |row| row.id.start);
-                news.last_closed = reader.closed_spans_backwards(&vat, 0, end, 1)?.pop();
-                // A vat that is there when we first come has a past; one that comes later has not.
-                self.is_first_time().then(|| self.begin(reader, &vat, &mut news)).transpose()?.unwrap_or(0)
+                news.last_closed = reader.closed_spans_backwards(&vat, 0, end, 1)?.rows.pop();
+                if has_past { self.begin(reader, &mut news)? } else { 0 }
             }
-            Some(known) if known.is_terminated && news.current.is_none() => {
-                news.vat = Some(vat);
-                return Ok(news);
-            }
+            Some(known) if known.is_terminated && news.current.is_none() => return Ok(news),
             Some(known) => known.cursor,
         };
         let to = news.current.as_ref().map_or(Position::MAX, |row| row.id.start);
         if from < to {
             news.closed = reader.closed_spans(&vat, from, to, CLOSED_SPANS_MAX)?;
-            news.is_cut = news.closed.len() == CLOSED_SPANS_MAX as usize;
         }
         if let Some((first, last)) = self.noted.get(&vat)
-            && (to < from || !news.closed.is_empty())
+            && (to < from || !news.closed.rows.is_empty())
         {
             let now = reader.span_at(&vat, last.id.start)?;
             if now.is_none_or(|now| now.id != last.id || now.hash != last.hash) {
                 // What was noted last is not there any more: somewhere before it the history became another one.
                 news.is_rewritten = true;
-                news.is_cut = false;
-                news.closed = reader.closed_spans_backwards(&vat, *first, to, CLOSED_SPANS_MAX)?;
-                news.closed.reverse();
+                news.closed = reader.closed_spans_backwards(&vat, *first, to, REWRITTEN_SPANS_MAX)?;
+                news.closed.rows.reverse();
             }
         }
-        if let Some(last) = news.closed.last().or(news.last_closed.as_ref()) {
+        if let Some(last) = news.closed.rows.last().or(news.last_closed.as_ref()) {
             news.kept = Some(reader.kept(&last.id)?);
         }
         let options = self.vats.get(&vat).map(|known| &known.options).or(news.options.as_ref());
         let is_local = options.is_some_and(|options| options.worker_type == Some(WorkerType::Local));
-        if let Some(row) = news.current.as_ref().filter(|_| !is_local) {
-            if self.wants_items() {
+        if let Some(row) = news.current.clone().filter(|_| !is_local) {
+            if self.wants_items() && !self.is_refused(&self.items_refused, &vat) {
                 let have = self.captures.get(&vat).filter(|capture| capture.start == row.id.start);
                 let next = have.map_or(row.id.start, |capture| capture.next);
-                if next < row.id.end {
-                    news.items = Some(reader.new_items(&vat, next, row.id.end, ITEM_BYTES_MAX)?);
+                news.is_over_budget = next < row.id.end && budget.get() == 0;
+                if next < row.id.end && !news.is_over_budget {
+                    let items = reader.new_items(&vat, next, row.id.end, budget.get())?;
+                    let bytes: usize = items.texts.iter().map(Vec::len).sum();
+                    budget.set(budget.get().saturating_sub(bytes));
+                    news.items = Some((next, items));
                 }
             }
             if self.wants_images() && self.images_done.get(&vat) != Some(&row.id.start) {
-                news.image = match row.id.start.checked_sub(1) {
+                news.image = Some(match row.id.start.checked_sub(1) {
                     Some(before) => reader.snapshot(&vat, before)?.filter(|image| image.has_image),
                     None => None,
-                };
+                });
             }
         }
-        news.vat = Some(vat);
         Ok(news)
     }
 
-    /// Where to begin with a vat on the first look of all.
-    fn begin(&self, reader: &Reader<'_>, vat: &VatId, news: &mut VatNews) -> rusqlite::Result<Position> {
+    /// Where to begin with a vat that has a past.
+    fn begin(&self, reader: &Reader<'_>, news: &mut VatNews) -> rusqlite::Result<Position> {
         let end = match (&news.current, &news.last_closed) {
             (Some(row), _) => row.id.start,
             (None, Some(row)) => row.id.end,
             (None, None) => 0,
         };
         news.history = Some(match self.shared.config.watch.since {
-            Since::Now => (0, 0),
+            Since::Now => (end, end),
             Since::Position(0) => (0, end),
             Since::Position(position) => {
-                let across = reader.closed_spans_backwards(vat, 0, position.saturating_add(1), 1)?.pop();
+                let across = reader.closed_spans_backwards(&news.vat, 0, position.saturating_add(1), 1)?.rows.pop();
                 (across.filter(|row| row.id.end > position).map_or(position, |row| row.id.start), end)
             }
         });
         Ok(end)
     }
 
-    fn is_first_time(&self) -> bool {
-        self.seen.is_none()
-    }
-
-    /// What a look changes in the store, and whether there is more to note.
+    /// What a look changes in the store, and what is to be told of it.
     fn noted(
         &self,
         identity: Identity,
         pulse: &Pulse,
         static_names: &[(String, VatId)],
         vats: &[VatNews],
-    ) -> Result<(Noted, bool), StoreError> {
-        let mut noted = Vec::new();
-        let mut is_unfinished = false;
+        is_other: bool,
+    ) -> Result<(Noted, Vec<Telling>), StoreError> {
+        let mut tellings = Vec::new();
+        let (mut noted, mut missed) = (Vec::new(), 0);
         for news in vats {
-            let Some(vat) = &news.vat else { continue };
+            let vat = &news.vat;
             let known = self.vats.get(vat);
+            if news.closed.unreadable > 0 {
+                tellings.push(Telling::Unreadable(vat.clone(), news.closed.unreadable));
+            }
             let mut now = known.cloned().unwrap_or_else(|| {
                 let mut options = news.options.clone().unwrap_or_default();
                 let name = static_names.iter().find(|(_, id)| id == vat).map(|(name, _)| name.clone());
                 options.name = options.name.or(name);
                 let history = news.history.unwrap_or((0, 0));
-                let cursor = if news.history.is_some() { history.1.max(self.first_cursor(news)) } else { 0 };
-                KnownVat { vat: vat.clone(), cursor, is_terminated: false, options, history }
+                KnownVat { vat: vat.clone(), cursor: history.1, is_terminated: false, options, history }
             });
-            let event = |event| self.shared.metrics.node_events.with_label_values(&[event]).inc();
-            let mut closed = news.closed.clone();
+            let cursor_before = now.cursor;
+            let mut closed = news.closed.rows.clone();
             if news.is_rewritten {
                 // Those before the newest one that is known are as they were.
                 let mut known = None;
@@ -329,33 +381,36 @@ impl<'a> Looker<'a> {
                     }
                 }
                 closed.drain(..known.map_or(0, |at| at + 1));
-                tracing::warn!(%vat, "its history is another one than was noted: {} of its spans are new", closed.len());
+                if !closed.is_empty() {
+                    tellings.push(Telling::Rewritten(vat.clone(), closed.len()));
+                }
             } else if let Some(first) = closed.first().filter(|first| first.id.start != now.cursor) {
-                tracing::warn!(%vat, "no span starts at {}, where the last one ended; the next one starts at {}", now.cursor, first.id.start);
+                tellings.push(Telling::Gap(vat.clone(), now.cursor, first.id.start));
             }
-            if let Some(last) = news.closed.last() {
+            if let Some(last) = closed.last() {
                 now.cursor = last.id.end;
             }
+            let is_cut = news.closed.is_cut && !news.is_rewritten;
             match &news.current {
                 Some(row) => {
-                    if now.cursor > row.id.start && closed.is_empty() && known.is_some() {
-                        tracing::warn!(%vat, "its transcript is shorter than it was: the open span starts at {}, not at {}", row.id.start, now.cursor);
-                    }
-                    if !news.is_cut {
+                    if !is_cut {
                         now.cursor = row.id.start;
                     }
                     now.is_terminated = false;
                 }
                 None => {
-                    if !now.is_terminated && known.is_some() {
-                        event("vat_terminated");
-                        let name = now.options.name.as_deref().unwrap_or("-");
-                        tracing::info!(%vat, name, "the vat was terminated");
+                    if known.is_some_and(|known| !known.is_terminated) && !is_cut {
+                        tellings.push(Telling::Terminated(vat.clone(), now.options.name.clone()));
+                        // Its last span was open; if it is not among those that closed, its rows went first.
+                        let is_local = now.options.worker_type == Some(WorkerType::Local);
+                        if closed.is_empty() && !is_local && !is_other {
+                            missed += 1;
+                            tellings.push(Telling::Gone(vat.clone(), cursor_before));
+                        }
                     }
-                    now.is_terminated = !news.is_cut;
+                    now.is_terminated = !is_cut;
                 }
             }
-            is_unfinished |= news.is_cut;
             let is_same =
                 known.is_some_and(|known| known.cursor == now.cursor && known.is_terminated == now.is_terminated);
             if !is_same || !closed.is_empty() {
@@ -363,33 +418,49 @@ impl<'a> Looker<'a> {
                 noted.push(NotedVat { vat: now, closed });
             }
         }
-        noted.extend(self.vanished(vats));
-        let path = self.shared.db.path().display().to_string();
-        Ok((Noted { node: NodeSeen { path, identity, pulse: pulse.clone() }, vats: noted }, is_unfinished))
-    }
-
-    fn first_cursor(&self, news: &VatNews) -> Position {
-        match (&news.current, &news.last_closed) {
-            (Some(row), _) => row.id.start,
-            (None, Some(row)) => row.id.end,
-            (None, None) => 0,
+        for known in self.vanished(vats) {
+            // In another database, or in one that moved to before its beginning, it is not there yet.
+            if !is_other {
+                tellings.push(Telling::Terminated(known.vat.clone(), known.options.name.clone()));
+                if known.options.worker_type != Some(WorkerType::Local) {
+                    missed += 1;
+                    tellings.push(Telling::Gone(known.vat.clone(), known.cursor));
+                }
+            }
+            noted.push(NotedVat { vat: KnownVat { is_terminated: true, ..known.clone() }, closed: Vec::new() });
         }
+        let path = self.shared.db.path().display().to_string();
+        Ok((Noted { node: NodeSeen { path, identity, pulse: pulse.clone() }, vats: noted, missed }, tellings))
     }
 
     /// Vats of which no row is left although their last span was still open when we looked last.
-    fn vanished(&self, vats: &[VatNews]) -> Vec<NotedVat> {
-        let present: HashSet<&VatId> = vats.iter().filter_map(|news| news.vat.as_ref()).collect();
-        let gone = self.vats.values().filter(|known| !known.is_terminated && !present.contains(&known.vat));
-        gone.map(|known| {
-            self.shared.metrics.node_events.with_label_values(&["vat_terminated"]).inc();
-            self.shared.metrics.missed_spans.inc();
-            if let Err(error) = self.shared.store.count("missed", "", 1) {
-                self.shared.store_failed(&error);
+    fn vanished(&self, vats: &[VatNews]) -> Vec<&KnownVat> {
+        let present: HashSet<&VatId> = vats.iter().map(|news| &news.vat).collect();
+        self.vats.values().filter(|known| !known.is_terminated && !present.contains(&known.vat)).collect()
+    }
+
+    fn tell(&self, telling: Telling) {
+        match telling {
+            Telling::Terminated(vat, name) => {
+                self.shared.metrics.node_events.with_label_values(&["vat_terminated"]).inc();
+                tracing::info!(%vat, name, "the vat was terminated");
             }
-            tracing::warn!(vat = %known.vat, "the vat was terminated and all its rows were deleted between two looks: what it did from position {} on was not verified", known.cursor);
-            NotedVat { vat: KnownVat { is_terminated: true, ..known.clone() }, closed: Vec::new() }
-        })
-        .collect()
+            Telling::Gone(vat, position) => tracing::warn!(
+                %vat,
+                "the vat was terminated and its rows were deleted between two looks: what it did from position {position} on was not verified"
+            ),
+            Telling::Rewritten(vat, count) => {
+                tracing::warn!(%vat, "its history is another one than was noted: {count} of its spans are new");
+            }
+            Telling::Gap(vat, cursor, start) => tracing::warn!(
+                %vat,
+                "no span starts at {cursor}, where the last one ended; the next one starts at {start}"
+            ),
+            Telling::Unreadable(vat, count) => self.shared.complain(
+                "rows",
+                &format!("{count} rows of transcriptSpans of {vat} are unreadable as spans: compare with another node's database"),
+            ),
+        }
     }
 
     /// Notes some spans of the history, if few are waiting.
@@ -402,25 +473,37 @@ impl<'a> Looker<'a> {
             return Ok(History::None);
         };
         let waiting = self.shared.store.backlog()?.history;
-        if waiting >= HISTORY_SPANS {
+        if waiting >= u64::from(HISTORY_SPANS) {
             return Ok(History::Waiting);
         }
-        let is_backwards = matches!(self.shared.view().retention.images, Some(Keeper::Node | Keeper::Archive));
-        let limit = u32::try_from(HISTORY_SPANS).unwrap_or(1);
         let (from, to) = vat.history;
-        let rows = self.shared.db.read(|reader| match is_backwards {
-            true => reader.closed_spans_backwards(&vat.vat, from, to, limit),
-            false => reader.closed_spans(&vat.vat, from, to, limit),
+        let (spans, is_backwards) = self.shared.db.read(|reader| {
+            let spans = reader.closed_spans_backwards(&vat.vat, from, to, HISTORY_SPANS)?;
+            // What the node does now says nothing of what it kept then.
+            let has_image = match spans.rows.last().and_then(|row| row.id.start.checked_sub(1)) {
+                Some(before) => {
+                    let row = reader.snapshot(&vat.vat, before)?;
+                    row.is_some_and(|row| row.has_image) || self.shared.archives.has_image(&vat.vat, before)
+                }
+                None => true,
+            };
+            match has_image {
+                true => Ok((spans, true)),
+                false => Ok((reader.closed_spans(&vat.vat, from, to, HISTORY_SPANS)?, false)),
+            }
         })?;
-        let history = match rows.last() {
-            Some(last) if rows.len() as u64 == HISTORY_SPANS && is_backwards => (from, last.id.start),
-            Some(last) if rows.len() as u64 == HISTORY_SPANS => (last.id.end, to),
+        let history = match spans.rows.last() {
+            Some(last) if spans.is_cut && is_backwards => (from, last.id.start),
+            Some(last) if spans.is_cut => (last.id.end, to),
             _ => (0, 0),
         };
-        let closed = rows.into_iter().map(|row| NotedSpan { row, source: Source::History }).collect();
+        if spans.unreadable > 0 {
+            self.tell(Telling::Unreadable(vat.vat.clone(), spans.unreadable));
+        }
+        let closed = spans.rows.into_iter().map(|row| NotedSpan { row, source: Source::History }).collect();
         let vat = KnownVat { history, ..vat };
         let Some(node) = self.seen.clone() else { return Ok(History::None) };
-        let noted = Noted { node, vats: vec![NotedVat { vat: vat.clone(), closed }] };
+        let noted = Noted { node, vats: vec![NotedVat { vat: vat.clone(), closed }], missed: 0 };
         if self.shared.store.note(&noted)? > 0 {
             self.shared.wake_workers();
         }

@@ -3,24 +3,34 @@
 use super::{Looker, News};
 use crate::kernel_db::{Access, DbError, Identity, Pulse};
 use crate::metrics::gauge_value;
-use crate::store::now;
+use crate::store::{NodeSeen, now};
+
+/// A change of the database that is no progress.
+pub(super) struct Change {
+    from: NodeSeen,
+    is_replaced: bool,
+    is_back: bool,
+}
 
 impl Looker<'_> {
-    /// Notes when the database is another one, or has lost what it had.
-    pub(super) fn compare_with_last(&self, identity: Identity, pulse: &Pulse) {
-        let Some(seen) = &self.seen else { return };
-        let event = |event| self.shared.metrics.node_events.with_label_values(&[event]).inc();
-        if seen.identity != identity {
-            event("replaced");
-            tracing::warn!(
-                "the database was replaced by another file (inode {} became {})",
-                seen.identity.inode,
-                identity.inode
-            );
-        }
+    /// How the database is another one than it was, or has lost what it had.
+    pub(super) fn compare_with_last(&self, identity: Identity, pulse: &Pulse) -> Option<Change> {
+        let seen = self.seen.as_ref()?;
         let is_back = seen.pulse.crank > pulse.crank || seen.pulse.height > pulse.height;
         let is_other = seen.pulse.crank == pulse.crank && seen.pulse.activity_hash != pulse.activity_hash;
-        if is_back || is_other {
+        let change =
+            Change { from: seen.clone(), is_replaced: seen.identity != identity, is_back: is_back || is_other };
+        (change.is_replaced || change.is_back).then_some(change)
+    }
+
+    pub(super) fn tell_change(&self, Change { from, is_replaced, is_back }: &Change, to: &NodeSeen) {
+        let event = |event| self.shared.metrics.node_events.with_label_values(&[event]).inc();
+        if *is_replaced {
+            event("replaced");
+            let (from, to) = (from.identity.inode, to.identity.inode);
+            tracing::warn!("the database was replaced by another file (inode {from} became {to})");
+        }
+        if *is_back {
             event("moved_backwards");
             let show = |pulse: &Pulse| {
                 let part = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
@@ -29,8 +39,8 @@ impl Looker<'_> {
             tracing::warn!(
                 "the database moved backwards, from {} to {}: it was restored or rolled back; spans that close again are verified \
                  again where they differ",
-                show(&seen.pulse),
-                show(pulse)
+                show(&from.pulse),
+                show(&to.pulse)
             );
         }
     }

@@ -62,8 +62,10 @@ impl Looker<'_> {
         let mut retention = self.shared.view().retention;
         let (mut items, mut images) = (None, None);
         for news in vats {
-            let Some((last, kept)) = news.closed.last().or(news.last_closed.as_ref()).zip(news.kept) else { continue };
-            let options = news.vat.as_ref().and_then(|vat| self.vats.get(vat)).map(|known| &known.options);
+            let Some((last, kept)) = news.closed.rows.last().or(news.last_closed.as_ref()).zip(news.kept) else {
+                continue;
+            };
+            let options = self.vats.get(&news.vat).map(|known| &known.options);
             let is_local =
                 options.or(news.options.as_ref()).is_some_and(|options| options.worker_type == Some(WorkerType::Local));
             if is_local || last.id.end <= last.id.start {
