@@ -241,6 +241,11 @@ pub fn recorded_image(
                 return Ok(image);
             }
             Some(Err(error)) => faults.push(format!("as captured {}", image_fault(error)?)),
+            // Whoever was done with it dropped it a moment ago; the next attempt starts from what there is then.
+            None if !*in_archive => {
+                let what = "the captured image that it starts from was dropped just before it was read".to_owned();
+                return Err(Verdict::Failed(Failure::System(what)));
+            }
             None => faults.push("its capture was dropped".to_owned()),
         }
     }

@@ -81,6 +81,11 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
             if may_be_owed_to_vanishing(&report.verdict) && matches!(is_still_there(shared, &planned.row), Ok(false)) {
                 report.verdict = Verdict::Unverifiable(Unverifiable::RowGone);
             }
+            // What failed for a reason of ours on the way to a span says nothing of that span either.
+            if let Verdict::Unverifiable(broken @ Unverifiable::ChainBroken { verdict: "failed", .. }) = &report.verdict
+            {
+                report.verdict = Verdict::Failed(Failure::System(broken.to_string()));
+            }
             if matches!(report.verdict, Verdict::Failed(Failure::Database(_)))
                 && let Err(error) = shared.db.read(|_| Ok(()))
                 && error.is_absence()
