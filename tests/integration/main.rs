@@ -5,7 +5,8 @@
 //! | `faults` | a misbehaving worker gets the right verdict | a fake worker and a database written for it |
 //! | `bad_input` | a damaged database or archive gets the right verdict, and the other spans go on | likewise |
 //! | `lab` | every span of a real kernel's database is verified, in each retention | databases that the lab wrote |
-//! | `daemon` | nothing that closes goes without a verdict, whatever happens to node or daemon | a stand-in for a node, block by block |
+//! | `daemon` | nothing that closes goes without a verdict | a stand-in for a node, block by block |
+//! | `fates` | whatever happens to node or daemon is survived | likewise |
 //! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
@@ -14,8 +15,10 @@
 
 mod alarm;
 mod bad_input;
+mod bench;
 mod beside;
 mod daemon;
+mod fates;
 mod faults;
 mod lab;
 mod mutations;
