@@ -238,9 +238,12 @@ fn a_full_disk_holds_verdicts_back_and_loses_none() {
     let mut setup = bench.setup("ok");
     let wrapper = "mount -t tmpfs -o size=4m tmpfs \"$0\" && exec \"$@\"";
     setup.wrapper = ["unshare", "-Urm", "sh", "-c", wrapper, text(&setup.state)].map(str::to_owned).into();
-    let can_mount = Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success());
+    let can_mount = Command::new("unshare")
+        .args(["-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+        .status()
+        .is_ok_and(|status| status.success());
     if !can_mount {
-        println!("no user namespaces here: not tried");
+        println!("no mounts in user namespaces here: not tried");
         return;
     }
     let daemon = setup.start();
