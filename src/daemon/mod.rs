@@ -1,7 +1,7 @@
 //! `spanwatch run`: beside a live node, for months.
 //!
-//! Owns the threads and how they begin and end. One thread looks at the node's database ([`watch`] says when, [`look`]
-//! what follows), a few replay ([`replayer`]), and this one serves what waits: the web, timers, signals. They share
+//! Owns the threads and how they begin and end. One thread looks at the node's database (`watch` says when, `look`
+//! what follows), a few replay (`replayer`), and this one serves what waits: the web, timers, signals. They share
 //! [`Shared`]; what is to be done goes from the one to the others by way of the [`crate::store`], never through memory, so
 //! that a kill at any moment costs nothing but the replays that were under way.
 
