@@ -6,7 +6,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # The integration tests run it, and cargo builds it by itself only where no target is named.
-cargo build --locked --example fake-worker
+cargo build --locked --examples
 status=0
 cargo test --locked --no-fail-fast --lib --test integration 2>&1 | tee "$log" || status=$?
 

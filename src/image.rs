@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use sha2::{Digest, Sha256};
 
 use crate::transcript::Hash256;
@@ -176,9 +176,14 @@ impl BlankImage {
     }
 }
 
+/// A memory file that cannot be run: a worker writes what it likes into one.
 fn memory_file() -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    Ok(File::from(memfd_create("spanwatch-image", flags)?))
+    // Linux before 6.3 does not know the flag; there the mode can be changed back, by its owner.
+    let file = memfd_create("spanwatch-image", flags | MemfdFlags::NOEXEC_SEAL)
+        .or_else(|_| memfd_create("spanwatch-image", flags))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o600))?;
+    Ok(File::from(file))
 }
 
 fn seal(file: &File) -> io::Result<()> {

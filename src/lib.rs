@@ -5,7 +5,8 @@
 //! 1. [`kernel_db`] finds and reads the node's database without harming the node; [`archive`] its archive directories.
 //! 2. [`transcript`], [`bundle`] and [`image`] are what is in them, each with the proof that it is what was recorded.
 //! 3. [`plan`] decides what can be verified, and from what each span starts.
-//! 4. [`span`] makes one span ready, [`replay`] replays it, [`schedule`] says on which thread.
+//! 4. [`span`] makes one span ready, [`replay`] replays it in the cage that [`sandbox`] makes, [`schedule`] says on which
+//!    thread.
 //! 5. [`verdict`] is what can be said of it, [`report`] how it is told.
 //!
 //! [`cli`] is the program around them.
@@ -24,6 +25,7 @@ pub mod neighbour;
 pub mod plan;
 pub mod replay;
 pub mod report;
+pub mod sandbox;
 pub mod schedule;
 pub mod span;
 pub mod store;

@@ -12,6 +12,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::sandbox::Layer;
 use crate::verdict::{Failure, FindingKind, Unverifiable, Verdict};
 
 /// What the node's database is like.
@@ -24,9 +25,6 @@ pub const LOOK_SOURCES: [&str; 2] = ["poll", "file_event"];
 pub const LOOK_FINDS: [&str; 2] = ["nothing", "change"];
 /// Why nothing new is begun.
 pub const PAUSE_REASONS: [&str; 2] = ["memory", "disk"];
-/// What stands between a worker and the machine.
-pub const SANDBOX_LAYERS: [&str; 6] =
-    ["process_group", "parent_death", "descriptors", "environment", "resource_limits", "oom_first"];
 /// Where spans come from.
 pub const SOURCES: [&str; 2] = ["live", "history"];
 
@@ -255,7 +253,7 @@ impl Metrics {
             "sandbox_layer",
             "1 for each layer that stands between a worker and the machine.",
             "layer",
-            &SANDBOX_LAYERS,
+            &Layer::LABELS,
         );
         for layer in layers {
             sandbox.with_label_values(&[layer]).set(1);
@@ -318,7 +316,7 @@ mod tests {
 
     fn exported() -> String {
         let metrics = Metrics::new();
-        metrics.identify("xsnap 0", "00", &SANDBOX_LAYERS);
+        metrics.identify("xsnap 0", "00", &Layer::LABELS);
         metrics.encode()
     }
 
@@ -375,7 +373,7 @@ mod tests {
             "spanwatch_failures_total{reason=\"system\"} 0",
             "spanwatch_looks_total{found=\"change\",source=\"file_event\"} 0",
             "spanwatch_replay_seconds_count 0",
-            "spanwatch_sandbox_layer{layer=\"oom_first\"} 1",
+            "spanwatch_sandbox_layer{layer=\"landlock\"} 1",
         ] {
             assert!(exported.lines().any(|one| one == line), "{line}\n{exported}");
         }

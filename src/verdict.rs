@@ -424,6 +424,14 @@ pub enum Failure {
         /// Which limit.
         limit: String,
     },
+    /// The cage killed the worker: it tried what it may not do.
+    #[error("the sandbox killed the worker at position {position}: {rule}")]
+    Sandbox {
+        /// Where.
+        position: Position,
+        /// Which layer of the cage, and over what.
+        rule: String,
+    },
     /// The database could not be read.
     #[error("{0}")]
     Database(String),
@@ -434,8 +442,8 @@ pub enum Failure {
 
 impl Failure {
     /// All labels.
-    pub const LABELS: [&str; 7] =
-        ["worker_start", "worker_protocol", "worker_io", "worker_killed", "limit", "database", "system"];
+    pub const LABELS: [&str; 8] =
+        ["worker_start", "worker_protocol", "worker_io", "worker_killed", "limit", "sandbox", "database", "system"];
 
     /// One word.
     #[must_use]
@@ -446,6 +454,7 @@ impl Failure {
             Self::WorkerIo { .. } => "worker_io",
             Self::WorkerKilled { .. } => "worker_killed",
             Self::Limit { .. } => "limit",
+            Self::Sandbox { .. } => "sandbox",
             Self::Database(_) => "database",
             Self::System(_) => "system",
         }
@@ -465,6 +474,10 @@ impl Failure {
                 "look for an out-of-memory kill in the system's log, then verify the span again"
             }
             Self::Limit { .. } => "if the machine was busy, verify the span again with a higher limit (see --help)",
+            Self::Sandbox { .. } => {
+                "a worker does not do that: find out which code the vat ran, or, if the worker is new and needs the call, report it; \
+                 docs/sandbox.md says what is allowed and why"
+            }
             Self::Database(_) => {
                 "what SQLite says decides: a lock passes, damage does not; the other spans were not affected"
             }

@@ -11,7 +11,7 @@ use crate::bundle;
 use crate::capture::Captures;
 use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
 use crate::plan::{Base, ItemsAt, Selection, Survey, plan};
-use crate::replay::WorkerProgram;
+use crate::replay::{Probe, WorkerProgram};
 use crate::report::{json, text::plural, verifiable};
 
 #[derive(Debug, Args)]
@@ -260,6 +260,19 @@ fn write_text(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )?;
     for worker in &report.workers {
         writeln!(out, "worker     {} ({}, sha256 {})", worker.path.display(), worker.version, worker.sha256)?;
+    }
+    for worker in &report.workers {
+        let labels: Vec<&str> = worker.sandbox.layers.iter().map(|layer| layer.label()).collect();
+        writeln!(out, "sandbox    {}: {}", worker.sandbox.mode.label(), labels.join(", "))?;
+        for missing in &worker.sandbox.missing {
+            writeln!(out, "           without {}: {}", missing.layer.label(), missing.reason)?;
+        }
+        if let Some(Probe { nests, offsets: [winter, summer] }) = &worker.sandbox.probe {
+            writeln!(
+                out,
+                "           vats see: code nests {nests} deep; {winter} and {summer} minutes behind UTC in January and July"
+            )?;
+        }
     }
     if let Some(fault) = &report.worker_fault {
         writeln!(out, "worker     FAULT {fault}")?;

@@ -6,6 +6,7 @@ mod spans;
 mod verdicts;
 mod verify;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::daemon::DaemonError;
 use crate::kernel_db::{DbError, KernelDb};
 use crate::plan::{Selection, Survey};
 use crate::replay::{Limits, LocateError, WorkerProgram};
+use crate::sandbox::{Group, Mode, NOBODY, Settings};
 use crate::store::StoreError;
 
 /// How a one-shot command ends.
@@ -136,9 +138,21 @@ struct WorkerArgs {
     /// The xsnap-worker to replay with; several may be given, and each replays every span
     #[arg(long = "worker", value_name = "PATH")]
     workers: Vec<PathBuf>,
+    /// What workers are kept in: default refuses to run without the base, strict unless every layer holds
+    #[arg(long, value_name = "strict|default|off", default_value = "default", env = "SPANWATCH_WORKER_SANDBOX")]
+    sandbox: Mode,
+    /// The user and group that workers run as where we are root
+    #[arg(long, value_name = "UID", default_value_t = NOBODY, value_parser = clap::value_parser!(u32).range(1..))]
+    worker_user: u32,
+    /// The node's TZ, which vats can see [default: our own TZ, else UTC]
+    #[arg(long, value_name = "ZONE")]
+    worker_tz: Option<OsString>,
     /// A delivery may take this much processor time
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     delivery_cpu_max: u64,
+    /// All deliveries of a span may take this much processor time
+    #[arg(long, value_name = "SECONDS", default_value_t = 14_400, value_parser = clap::value_parser!(u64).range(1..))]
+    span_cpu_max: u64,
     /// A worker may do nothing for this long while something is expected of it
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     stall_max: u64,
@@ -153,13 +167,24 @@ struct WorkerArgs {
 impl WorkerArgs {
     fn find(&self, db: &Path) -> Result<Vec<WorkerProgram>, LocateError> {
         let here = std::env::current_dir().unwrap_or_default();
-        WorkerProgram::find(&self.workers, &[&here, db])
+        let settings = Settings {
+            mode: self.sandbox,
+            user: Some(self.worker_user),
+            time_zone: self.worker_tz.clone(),
+            group: Group::delegated(),
+            policy: None,
+        };
+        if self.sandbox == Mode::Off {
+            tracing::warn!("the sandbox is off: the code that vats run can do whatever this user can (--sandbox)");
+        }
+        WorkerProgram::find(&self.workers, &[&here, db], &settings, &self.limits())
     }
 
     fn limits(&self) -> Limits {
         Limits {
             stall_max: Duration::from_secs(self.stall_max),
             delivery_cpu_max: Duration::from_secs(self.delivery_cpu_max),
+            span_cpu_max: Duration::from_secs(self.span_cpu_max),
             resident_max: self.worker_memory_max << 20,
             stack: self.worker_stack << 20,
             ..Limits::default()

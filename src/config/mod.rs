@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::sandbox::Mode;
 use crate::transcript::Position;
 pub use layers::{Layers, Origin};
 use value::Reading;
@@ -61,8 +62,16 @@ pub struct Worker {
     pub stack: u64,
     /// Bytes.
     pub memory_max: u64,
+    /// How much of a cage.
+    pub sandbox: Mode,
+    /// Whom workers run as where we are root.
+    pub user: u32,
+    /// Its `TZ`; `None` for ours.
+    pub time_zone: Option<String>,
     /// Processor time for one delivery.
     pub delivery_cpu_max: Duration,
+    /// Processor time for all of a span.
+    pub span_cpu_max: Duration,
     /// How long it may do nothing.
     pub stall_max: Duration,
 }
@@ -219,7 +228,14 @@ impl Config {
                 path: read.path("worker.path"),
                 stack: read.size("worker.stack", MIB..=GIB),
                 memory_max: read.size("worker.memory_max", 64 * MIB..=1 << 50),
+                sandbox: read.one_of(
+                    "worker.sandbox",
+                    &[("default", Mode::Default), ("strict", Mode::Strict), ("off", Mode::Off)],
+                ),
+                user: read.number("worker.user", 1..=u32::MAX - 1),
+                time_zone: Some(read.zone("worker.time_zone")).filter(|zone| !zone.is_empty()),
                 delivery_cpu_max: read.duration("worker.delivery_cpu_max", SECOND..=24 * HOUR),
+                span_cpu_max: read.duration("worker.span_cpu_max", SECOND..=30 * DAY),
                 stall_max: read.duration("worker.stall_max", SECOND..=HOUR),
             },
             watch: Watch {

@@ -115,6 +115,11 @@ impl<'a> Reading<'a> {
         self.text(key, &format!("one of {}", expected.join(", ")), find).unwrap_or(words[0].1)
     }
 
+    pub(super) fn zone(&mut self, key: &str) -> String {
+        let parse = |text: &str| (!text.contains('\0')).then(|| text.to_owned());
+        self.text(key, "a time zone such as \"UTC\" or \"America/New_York\"", parse).unwrap_or_default()
+    }
+
     pub(super) fn since(&mut self, key: &str) -> Since {
         let parse = |text: &str| match text {
             "now" => Some(Since::Now),

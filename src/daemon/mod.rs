@@ -12,6 +12,7 @@ mod replayer;
 mod shared;
 mod watch;
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,11 +22,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::Captures;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::http;
 use crate::kernel_db::KernelDb;
 use crate::neighbour;
-use crate::replay::{LocateError, WorkerProgram};
+use crate::replay::{Limits, LocateError, Sandboxed, WorkerProgram};
+use crate::sandbox::{Group, Missing, Mode, Settings};
 use crate::store::{Store, StoreError};
 
 pub use look::Retention;
@@ -70,7 +72,14 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let db = KernelDb::beside_a_node(&config.node.database);
     let here = std::env::current_dir().unwrap_or_default();
     let named: Vec<_> = config.worker.path.iter().cloned().collect();
-    let programs = WorkerProgram::find(&named, &[&here, db.path()])?;
+    let settings = Settings {
+        mode: config.worker.sandbox,
+        user: Some(config.worker.user),
+        time_zone: config.worker.time_zone.clone().map(OsString::from),
+        group: Group::delegated(),
+        policy: None,
+    };
+    let programs = WorkerProgram::find(&named, &[&here, db.path()], &settings, &limits(&config.worker))?;
     let store = Arc::new(Store::open(&config.state.dir)?);
     let shared = Arc::new(Shared::new(config, db, programs, store)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -111,6 +120,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         sandbox = shared.sandbox_layers().join(","),
         "spanwatch {} watches", env!("CARGO_PKG_VERSION")
     );
+    tell_sandbox(&program.sandbox);
     tell_system(&[sd_notify::NotifyState::Ready]);
 
     let mut tick = tokio::time::interval(TICK);
@@ -167,6 +177,29 @@ async fn stop(
     }
     let left = shared.running();
     tracing::info!(interrupted = left, "{}", shared.summary());
+}
+
+/// What a worker's cage lacks, as loud as it deserves.
+fn tell_sandbox(sandbox: &Sandboxed) {
+    if sandbox.mode == Mode::Off {
+        tracing::warn!("the sandbox is off: the code that vats run can do whatever this user can (worker.sandbox)");
+        return;
+    }
+    for Missing { layer, reason } in &sandbox.missing {
+        tracing::info!(layer = layer.label(), "the sandbox goes without {}: {reason}", layer.label());
+    }
+}
+
+/// What workers are held to.
+fn limits(worker: &config::Worker) -> Limits {
+    Limits {
+        stall_max: worker.stall_max,
+        delivery_cpu_max: worker.delivery_cpu_max,
+        span_cpu_max: worker.span_cpu_max,
+        resident_max: worker.memory_max,
+        stack: worker.stack,
+        ..Limits::default()
+    }
 }
 
 /// Tells the service manager, if there is one.

@@ -128,13 +128,7 @@ impl Shared {
     ) -> Result<Self, StoreError> {
         let archives =
             Archives::growing(config.node.transcript_archive.as_deref(), config.node.snapshot_archive.as_deref());
-        let limits = Limits {
-            stall_max: config.worker.stall_max,
-            delivery_cpu_max: config.worker.delivery_cpu_max,
-            resident_max: config.worker.memory_max,
-            stack: config.worker.stack,
-            ..Limits::default()
-        };
+        let limits = super::limits(&config.worker);
         let metrics = Metrics::new();
         for (name, label, value) in store.totals()? {
             metrics.restore(&name, &label, value);
@@ -169,16 +163,16 @@ impl Shared {
             store,
         };
         let program = &shared.programs[0];
-        shared.metrics.identify(&program.version, &program.sha256, shared.sandbox_layers());
+        shared.metrics.identify(&program.version, &program.sha256, &shared.sandbox_layers());
         shared.metrics.set_node_state("missing");
         shared.refresh_gauges();
         Ok(shared)
     }
 
-    /// What stands between a worker and the machine: see `replay::process`.
+    /// What stands between a worker and the machine.
     #[must_use]
-    pub fn sandbox_layers(&self) -> &'static [&'static str] {
-        &crate::metrics::SANDBOX_LAYERS
+    pub fn sandbox_layers(&self) -> Vec<&'static str> {
+        self.programs[0].sandbox.layers.iter().map(|layer| layer.label()).collect()
     }
 
     /// How many replays run at once.

@@ -1,15 +1,16 @@
 //! Which worker: where it is found and which version it is.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::transcript::Hash256;
+use super::probe::{Answer, Probe, probe};
+use super::process::{End, run_alone};
+use super::watch::{Limits, Stopped};
+use crate::sandbox::{Cage, CageError, Layer, Missing, Mode, Settings, SpawnError};
 
 /// The variable that names the worker.
 pub const WORKER_VARIABLE: &str = "SPANWATCH_WORKER";
@@ -19,18 +20,38 @@ const IN_PACKAGE: &str = "xsnap-native/xsnap/build/bin/lin/release/xsnap-worker"
 /// Where the package is, seen from a directory that may hold it.
 const PACKAGES: [&str; 3] = ["node_modules/@agoric/xsnap", "packages/xsnap", "agoric-sdk/packages/xsnap"];
 
+/// How long a worker may take to say its version.
 const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
-const VERSION_BYTES_MAX: u64 = 4 * 1024;
 
-/// A worker's program and what identifies it.
+/// A worker's program, what identifies it, and the cage that it runs in.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkerProgram {
     /// Where it is.
     pub path: PathBuf,
     /// What it says of itself: `xsnap 0.15.0 (XS 13.3.0)`.
     pub version: String,
-    /// sha256 of the file.
+    /// sha256 of the bytes that are run.
     pub sha256: String,
+    /// What stands between its workers and the machine.
+    pub sandbox: Sandboxed,
+    /// The cage.
+    #[serde(skip)]
+    pub cage: Arc<Cage>,
+}
+
+/// What stands between a program's workers and the machine, for reports.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sandboxed {
+    /// How much was asked for.
+    pub mode: Mode,
+    /// The layers that hold.
+    pub layers: Vec<Layer>,
+    /// Those that do not, and why.
+    pub missing: Vec<Missing>,
+    /// What a script found in a worker, the same inside and outside; nothing if it is no engine that we know. Not for reports
+    /// that are to be the same in each run.
+    #[serde(skip)]
+    pub probe: Option<Probe>,
 }
 
 /// Why there is no worker to use.
@@ -51,6 +72,19 @@ pub enum LocateError {
         /// What the system said.
         source: io::Error,
     },
+    /// It does not run in such a cage.
+    #[error(
+        "failed to run {} in the sandbox ({mode}): {reason}; docs/sandbox.md says what each layer needs; \
+         with --sandbox off (worker.sandbox) a worker could do all that this user can", path.display()
+    )]
+    NoCage {
+        /// The file.
+        path: PathBuf,
+        /// How much was asked for.
+        mode: &'static str,
+        /// Which layer, and what went wrong.
+        reason: String,
+    },
     /// It is a program, but no worker.
     #[error(
         "{} is not an xsnap worker: asked for its version (-v) it said {said:?}, not \"xsnap … (XS …)\"; name another with --worker",
@@ -65,11 +99,17 @@ pub enum LocateError {
 }
 
 impl WorkerProgram {
-    /// The workers to use: those that are named, else the one in the environment, else the nearest one.
+    /// The workers to use: those that are named, else the one in the environment, else the nearest one. Each was tried in its
+    /// cage.
     ///
     /// # Errors
-    /// When there is none, or one of those named is no worker.
-    pub fn find(named: &[PathBuf], near: &[&Path]) -> Result<Vec<Self>, LocateError> {
+    /// When there is none, one of those named is no worker, or a cage such as is asked for can't be had.
+    pub fn find(
+        named: &[PathBuf],
+        near: &[&Path],
+        settings: &Settings,
+        limits: &Limits,
+    ) -> Result<Vec<Self>, LocateError> {
         let from_environment = std::env::var_os(WORKER_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
         let paths = if !named.is_empty() {
             named.to_vec()
@@ -79,19 +119,71 @@ impl WorkerProgram {
             let near: Vec<String> = near.iter().map(|path| path.display().to_string()).collect();
             return Err(LocateError::NotFound(near.join(" and ")));
         };
-        paths.iter().map(|path| Self::identify(path)).collect()
+        paths.iter().map(|path| Self::identify(path, settings, limits)).collect()
     }
 
-    fn identify(path: &Path) -> Result<Self, LocateError> {
+    fn identify(path: &Path, settings: &Settings, limits: &Limits) -> Result<Self, LocateError> {
         let unusable = |source| LocateError::Unusable { path: path.to_owned(), source };
         let path = path.canonicalize().map_err(unusable)?;
-        let sha256 = hash_file(&path).map_err(unusable)?.to_string();
-        let said = version(&path).map_err(unusable)?;
+        let no_cage = |reason: String| LocateError::NoCage { path: path.clone(), mode: settings.mode.label(), reason };
+        let prepare = || {
+            Cage::prepare(&path, settings.clone()).map_err(|error| match error {
+                CageError::Program(source) => unusable(source),
+                error @ CageError::Layer { .. } => no_cage(error.to_string()),
+            })
+        };
+        let mut cage = prepare()?;
+        let mut tried = version(&cage, limits);
+        // Where there are no namespaces to be had, the base stands alone, if that may be.
+        if let Err(error) = &tried
+            && error.layer == Some(Layer::Namespaces)
+            && settings.mode == Mode::Default
+        {
+            let reason = error.to_string();
+            cage = prepare()?.without_namespaces(reason);
+            tried = version(&cage, limits);
+        }
+        let (said, stopped) = match tried {
+            Ok(said) => said,
+            Err(error) if error.layer.is_some() => return Err(no_cage(error.to_string())),
+            Err(error) => return Err(unusable(error.source)),
+        };
+        if let Some(Stopped::Sandbox(rule)) = stopped {
+            return Err(no_cage(format!("asked for its version (-v) it was killed by {rule}")));
+        }
         let line = said.lines().next().unwrap_or_default().trim();
         if !(line.starts_with("xsnap ") && line.contains("(XS ")) {
             return Err(LocateError::NotAWorker { path, said: said.chars().take(200).collect() });
         }
-        Ok(Self { version: line.to_owned(), path, sha256 })
+        let probe = same_inside_and_outside(&cage, settings, limits).map_err(no_cage)?;
+        let (mode, layers, missing) = (cage.mode(), cage.layers(), cage.missing().to_vec());
+        let sandbox = Sandboxed { mode, layers, missing, probe };
+        let sha256 = cage.program().1.to_string();
+        Ok(Self { version: line.to_owned(), path, sha256, sandbox, cage: Arc::new(cage) })
+    }
+}
+
+/// Tries a script inside and outside the cage, which must make no difference.
+fn same_inside_and_outside(cage: &Cage, settings: &Settings, limits: &Limits) -> Result<Option<Probe>, String> {
+    let outside = Settings { mode: Mode::Off, ..settings.clone() };
+    let outside = Cage::prepare(cage.program().0, outside).map_err(|error| error.to_string())?;
+    let outside = probe(&outside, limits);
+    if settings.mode == Mode::Off {
+        return Ok(match outside {
+            Answer::Found(found) => Some(found),
+            Answer::Nothing | Answer::Failed(_) => None,
+        });
+    }
+    match (probe(cage, limits), outside) {
+        (Answer::Found(inside), Answer::Found(outside)) if inside.agrees_with(&outside) => Ok(Some(inside)),
+        (Answer::Nothing, Answer::Nothing) => Ok(None),
+        (Answer::Failed(inside), Answer::Failed(outside)) => {
+            Err(format!("told to evaluate a script, {inside}; outside the sandbox, {outside}"))
+        }
+        (Answer::Failed(inside), _) => {
+            Err(format!("told to evaluate a script, {inside}, as it does not outside the sandbox"))
+        }
+        (inside, outside) => Err(format!("a script finds {inside:?} in the sandbox and {outside:?} outside it")),
     }
 }
 
@@ -101,46 +193,11 @@ fn nearest(near: &[&Path]) -> Option<PathBuf> {
     })
 }
 
-fn hash_file(path: &Path) -> io::Result<Hash256> {
-    let mut hasher = Sha256::new();
-    let mut file = File::open(path)?;
-    let mut chunk = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(Hash256::from_digest(hasher)),
-            read => hasher.update(&chunk[..read]),
-        }
-    }
-}
-
-/// What the program prints for `-v`, within limits of time and size.
-fn version(path: &Path) -> io::Result<String> {
-    let mut child = Command::new(path)
-        .arg("-v")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut said = Vec::new();
-        if let Some(stdout) = stdout {
-            let _ = stdout.take(VERSION_BYTES_MAX).read_to_end(&mut said);
-        }
-        String::from_utf8_lossy(&said).into_owned()
-    });
-    let deadline = Instant::now() + VERSION_TIME_MAX;
-    while child.try_wait()?.is_none() && !reader.is_finished() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill()?;
-    child.wait()?;
-    // A program that left its output open with a child of its own is not waited for.
-    while !reader.is_finished() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    if reader.is_finished() { Ok(reader.join().unwrap_or_default()) } else { Ok(String::new()) }
+/// What the program prints for `-v`, and why it was stopped if it was.
+fn version(cage: &Cage, limits: &Limits) -> Result<(String, Option<Stopped>), SpawnError> {
+    let limits = Limits { delivery_max: VERSION_TIME_MAX, ..limits.clone() };
+    let End { said, stopped, .. } = run_alone(cage, &["-v"], &limits)?;
+    Ok((said, stopped))
 }
 
 #[cfg(test)]
@@ -163,12 +220,16 @@ mod tests {
     fn other_programs_are_told_from_workers() {
         for (path, says) in [
             ("/bin/true", "is not an xsnap worker"),
-            ("/bin/cat", "is not an xsnap worker"),
+            ("/bin/echo", "is not an xsnap worker"),
             ("/etc/passwd", "failed to use /etc/passwd as a worker"),
             ("/no/such/file", "failed to use /no/such/file as a worker"),
         ] {
-            let error = WorkerProgram::find(&[PathBuf::from(path)], &[]).expect_err(path);
-            assert!(error.to_string().contains(says), "{error}");
+            for mode in [Mode::Default, Mode::Off] {
+                let settings = Settings { mode, ..Settings::default() };
+                let found = WorkerProgram::find(&[PathBuf::from(path)], &[], &settings, &Limits::default());
+                let error = found.expect_err(path);
+                assert!(error.to_string().contains(says), "{error}");
+            }
         }
     }
 }

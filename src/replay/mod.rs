@@ -8,11 +8,14 @@ mod compare;
 mod locate;
 mod message;
 mod netstring;
+mod probe;
 mod process;
 mod session;
 mod watch;
 mod worker;
 
-pub use locate::{LocateError, WORKER_VARIABLE, WorkerProgram};
+pub use locate::{LocateError, Sandboxed, WORKER_VARIABLE, WorkerProgram};
+pub use probe::Probe;
+pub use process::{End, run_alone};
 pub use session::{Replay, ReplayStart, replay};
-pub use watch::Limits;
+pub use watch::{Limits, Stopped};

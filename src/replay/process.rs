@@ -1,41 +1,35 @@
-//! The worker's process: how it is started and how it ends.
+//! The worker's process: its pipes, and how it ends.
 //!
-//! Owns everything between `fork` and `exec`, and the certainty that no worker outlives the [`Process`] that stands for
-//! it. It knows nothing of the protocol.
+//! Owns the certainty that no worker outlives the [`Process`] that stands for it. It knows nothing of the protocol, and
+//! nothing of the cage that [`crate::sandbox`] starts it in.
 //!
 //! Descriptors (`@agoric/xsnap/src/xsnap.js`): 0 null, 1 and 2 a pipe that is drained, 3 commands, 4 replies, 5 and 6
 //! null, 7 the snapshot that the worker writes, 8 the one that it reads or null; nothing else is passed on.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, LazyLock};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, getrlimit, kill_process_group, pidfd_open, waitid,
-};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid};
 
-use super::watch::{Limits, Watch, Watcher};
-use crate::image::IMAGE_BYTES_MAX;
+use super::watch::{Limits, Stopped, Watch, Watcher};
+use crate::image::{BlankImage, IMAGE_BYTES_MAX};
+use crate::sandbox::{Cage, Inmate, Member, Pipes, Resources, SpawnError};
 
 /// How long a worker that closed its pipe may take to end.
 const END_GRACE: Duration = Duration::from_secs(5);
-/// The first descriptor that a worker is not given; those that it is given are set up from above.
-const FIRST_FREE_FD: RawFd = 9;
 
 /// A worker's process. Ends with this value, with all that it may have started.
 #[derive(Debug)]
 pub struct Process {
-    child: Child,
-    /// Becomes readable when the process has ended.
-    pidfd: Option<OwnedFd>,
+    inmate: Inmate,
     /// Set once the process is reaped: from then on its number may be another's.
     status: Option<ExitStatus>,
     watch: Arc<Watch>,
@@ -47,15 +41,15 @@ pub struct Process {
 pub struct End {
     /// The exit status; `None` if it had to be killed because it would not end.
     pub status: Option<ExitStatus>,
-    /// The limit for which it was stopped, if it was.
-    pub limit: Option<String>,
+    /// Why it was stopped, if it was.
+    pub stopped: Option<Stopped>,
     /// The end of what it printed.
     pub said: String,
 }
 
 /// The pipes and files of a new worker.
 #[derive(Debug)]
-pub struct Pipes<'a> {
+pub struct Ends<'a> {
     /// What it reads commands from.
     pub commands: BorrowedFd<'a>,
     /// What it writes replies to.
@@ -72,54 +66,30 @@ impl Process {
     /// # Errors
     /// When the system refuses, or the file is no program.
     pub fn start(
-        program: &Path,
+        cage: &Cage,
         arguments: &[impl AsRef<OsStr>],
-        pipes: &Pipes<'_>,
+        ends: &Ends<'_>,
         limits: &Limits,
-    ) -> io::Result<Self> {
-        LazyLock::force(&LOW_DESCRIPTORS);
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    ) -> Result<Self, SpawnError> {
         let (output, output_writer) = pipe()?;
-        rustix::io::ioctl_fionbio(&output, true)?;
-
-        let sources = [
-            pipes.commands,
-            pipes.replies,
-            null.as_fd(),
-            null.as_fd(),
-            pipes.save.unwrap_or(null.as_fd()),
-            pipes.load.unwrap_or(null.as_fd()),
-        ];
-        // Copies above the range that they go to, so that none is overwritten before it is copied.
-        let copies = sources
-            .iter()
-            .map(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE_FD)?))
-            .collect::<io::Result<Vec<OwnedFd>>>()?;
-
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .env("TZ", std::env::var_os("TZ").unwrap_or_else(|| OsString::from("UTC")))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::from(output_writer.try_clone()?))
-            .stderr(Stdio::from(output_writer));
-        let resources = resource_limits(limits)?;
-        prepare(&mut command, copies.iter().map(AsRawFd::as_raw_fd).collect(), resources);
-        let child = command.spawn()?;
-        drop(command);
-        drop(copies);
-
+        rustix::io::ioctl_fionbio(&output, true).map_err(io::Error::from)?;
+        let Ends { commands, replies, save, load } = *ends;
+        let pipes = Pipes { commands, replies, output: output_writer.as_fd(), save, load };
+        let resources = Resources {
+            stack: limits.stack,
+            file: IMAGE_BYTES_MAX,
+            memory: limits.resident_max,
+            cpu: limits.span_cpu_max,
+        };
+        let mut inmate = cage.spawn(arguments, &pipes, &resources)?;
         let watch = Arc::new(Watch::default());
-        let pid = Pid::from_child(&child);
-        let mut process = Self { child, pidfd: None, status: None, watch: Arc::clone(&watch), watcher: None };
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        process.pidfd = Some(pidfd.try_clone()?);
+        let (pid, listener, stat) = (inmate.pid, inmate.listener.take(), inmate.stat.take());
+        let mut process = Self { inmate, status: None, watch: Arc::clone(&watch), watcher: None };
+        let pidfd = process.pidfd()?;
         let limits = limits.clone();
         let watcher = std::thread::Builder::new()
             .name("worker-watch".to_owned())
-            .spawn(move || Watcher { pid, pidfd, output: File::from(output), watch, limits }.run())?;
+            .spawn(move || Watcher { pid, pidfd, listener, stat, output: File::from(output), watch, limits }.run())?;
         process.watcher = Some(watcher);
         Ok(process)
     }
@@ -129,7 +99,7 @@ impl Process {
     /// # Errors
     /// When there are no descriptors left.
     pub fn pidfd(&self) -> io::Result<OwnedFd> {
-        self.pidfd.as_ref().ok_or(io::ErrorKind::NotFound)?.try_clone()
+        self.inmate.pidfd.try_clone()
     }
 
     /// Says that the next delivery begins: its limits count from now.
@@ -151,14 +121,26 @@ impl Process {
             has_ended = self.has_ended();
         }
         self.kill();
-        End { status: self.status.filter(|_| has_ended), limit: self.watch.limit(), said: self.watch.said() }
+        let has_run_out = self.inmate.group.as_ref().is_some_and(Member::has_run_out);
+        let run_out = || has_run_out.then(|| Stopped::Limit("its control group ran out of memory".to_owned()));
+        End {
+            status: self.status.filter(|_| has_ended),
+            stopped: self.watch.stopped().or_else(run_out),
+            said: self.watch.said(),
+        }
+    }
+
+    /// Waits for the end, which the watcher sees to.
+    fn wait(&self) {
+        while !self.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Whether the process has ended, without reaping it: until then its number stays its own.
     fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.status.is_some()
-            || matches!(waitid(WaitId::Pid(Pid::from_child(&self.child)), options), Ok(Some(_)) | Err(_))
+        self.status.is_some() || matches!(waitid(WaitId::Pid(self.inmate.pid), options), Ok(Some(_)) | Err(_))
     }
 
     /// Kills the process and all that it started, and waits for its end.
@@ -167,12 +149,22 @@ impl Process {
             return;
         }
         // Before it is reaped, the group with its number can be no other's.
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let _ = kill_process_group(self.inmate.pid, Signal::KILL);
         // The watcher ends when the process does. It may kill the group too, so it must be gone first.
         if let Some(watcher) = self.watcher.take() {
             let _ = watcher.join();
         }
-        self.status = self.child.wait().ok();
+        let status = loop {
+            match waitpid(Some(self.inmate.pid), WaitOptions::empty()) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        self.status = Some(match status {
+            Ok(Some((_, status))) => ExitStatus::from_raw(status.as_raw()),
+            // Somebody else has reaped it, which nobody should: as if from outside.
+            Ok(None) | Err(_) => ExitStatus::from_raw(libc::SIGKILL),
+        });
     }
 }
 
@@ -182,86 +174,26 @@ impl Drop for Process {
     }
 }
 
+/// Runs a program as a worker that nobody talks to, until it ends or reaches a limit.
+///
+/// # Errors
+/// When it can't be started.
+pub fn run_alone(cage: &Cage, arguments: &[impl AsRef<OsStr>], limits: &Limits) -> Result<End, SpawnError> {
+    let (commands, _to) = pipe()?;
+    let (_from, replies) = pipe()?;
+    let save = BlankImage::new()?;
+    let ends = Ends { commands: commands.as_fd(), replies: replies.as_fd(), save: Some(save.as_fd()), load: None };
+    let mut process = Process::start(cage, arguments, &ends, limits)?;
+    process.awaiting(|| process.wait());
+    Ok(process.end())
+}
+
 /// A pipe whose ends no other program inherits: reader, writer.
 ///
 /// # Errors
 /// When there are no descriptors left.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
-}
-
-/// Keeps the numbers that a worker's descriptors get from being used by anything in this process.
-///
-/// `Command` reports a failed `exec` through a pipe of its own. If that had one of those numbers, setting up the worker
-/// would overwrite it, and a file that is no program would look like a worker that ended at once.
-static LOW_DESCRIPTORS: LazyLock<Vec<OwnedFd>> = LazyLock::new(|| {
-    let mut kept = Vec::new();
-    while let Ok(fd) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        if fd.as_raw_fd() >= FIRST_FREE_FD {
-            break;
-        }
-        kept.push(fd);
-    }
-    kept
-});
-
-/// What the worker's process may use, within what this one may.
-fn resource_limits(limits: &Limits) -> io::Result<[(libc::__rlimit_resource_t, u64); 3]> {
-    let hard = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX);
-    if hard(Resource::Stack) < limits.stack {
-        let has = hard(Resource::Stack);
-        let what =
-            format!("a stack of {} bytes is asked for (--worker-stack), and ulimit -Hs allows {has}", limits.stack);
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-    }
-    Ok([
-        (libc::RLIMIT_CORE, 0),
-        (libc::RLIMIT_FSIZE, IMAGE_BYTES_MAX.min(hard(Resource::Fsize))),
-        (libc::RLIMIT_STACK, limits.stack),
-    ])
-}
-
-#[expect(unsafe_code, reason = "what happens between fork and exec has no safe form")]
-fn prepare(command: &mut Command, copies: Vec<RawFd>, resources: [(libc::__rlimit_resource_t, u64); 3]) {
-    let parent = std::process::id();
-    let set_up = move || {
-        for (number, copy) in (3..).zip(&copies) {
-            // SAFETY: both are plain numbers of open descriptors.
-            check(unsafe { libc::dup2(*copy, number) })?;
-        }
-        // SAFETY: no memory is involved; marks all further descriptors to be closed by exec, and not now, as `Command`
-        // still has a use for one of them.
-        // Before Linux 5.11 there is no such call; all that this program opens is marked already.
-        unsafe { libc::close_range(FIRST_FREE_FD.cast_unsigned(), u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
-        // SAFETY: a new process is no group leader, which is all that setsid asks.
-        check(unsafe { libc::setsid() })?;
-        // SAFETY: a signal number is all that it takes.
-        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
-        // SAFETY: cannot fail and takes nothing.
-        if unsafe { libc::getppid() }.cast_unsigned() != parent {
-            // The parent died before its death would be told.
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        for (resource, limit) in resources {
-            let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-            // SAFETY: the structure outlives the call.
-            check(unsafe { libc::setrlimit(resource, &raw const limit) })?;
-        }
-        // If memory runs out, the system takes a worker before it takes the node. Where that can't be said, it is not.
-        // SAFETY: the texts end with a NUL and outlive the calls; a failed open gives -1, which write and close refuse.
-        unsafe {
-            let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            libc::write(file, c"1000".as_ptr().cast(), 4);
-            libc::close(file);
-        }
-        Ok(())
-    };
-    // SAFETY: the closure only makes system calls that are safe between fork and exec, and allocates nothing.
-    unsafe { command.pre_exec(set_up) };
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A status as a person reads it, with what the engine means by it (`ExitCode` in `@agoric/xsnap/api.js`).
@@ -314,14 +246,23 @@ pub fn signal_name(signal: i32) -> String {
 mod tests {
     use super::*;
     use crate::replay::watch::SAID_BYTES;
-    use std::io::Read;
+    use crate::sandbox::{Mode, Settings};
+    use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
     fn start(script: &str, limits: &Limits) -> (Process, File, OwnedFd) {
         let (commands, to) = pipe().expect("a pipe");
         let (from, replies) = pipe().expect("a pipe");
-        let pipes = Pipes { commands: commands.as_fd(), replies: replies.as_fd(), save: None, load: None };
-        let process = Process::start(Path::new("/bin/sh"), &["-c", script], &pipes, limits).expect("a shell");
+        let ends = Ends { commands: commands.as_fd(), replies: replies.as_fd(), save: None, load: None };
+        let process = Process::start(&uncaged("/bin/sh"), &["-c", script], &ends, limits).expect("a shell");
         (process, File::from(from), to)
+    }
+
+    /// A shell does what no cage allows.
+    fn uncaged(program: &str) -> Cage {
+        let settings = Settings { mode: Mode::Off, ..Settings::default() };
+        Cage::prepare(Path::new(program), settings).expect("a program")
     }
 
     fn output(script: &str) -> (String, End) {
@@ -359,10 +300,15 @@ mod tests {
     #[test]
     fn a_file_that_is_no_program_is_an_error_here() {
         let (commands, _to) = pipe().expect("a pipe");
-        let pipes = Pipes { commands: commands.as_fd(), replies: commands.as_fd(), save: None, load: None };
+        let ends = Ends { commands: commands.as_fd(), replies: commands.as_fd(), save: None, load: None };
         let no_arguments: &[&str] = &[];
-        let error = Process::start(Path::new("/etc/passwd"), no_arguments, &pipes, &Limits::default());
-        assert_eq!(error.expect_err("no program").kind(), io::ErrorKind::PermissionDenied);
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(b"no program").expect("write");
+        let path = file.into_temp_path();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        let error = Process::start(&uncaged(path.to_str().expect("text")), no_arguments, &ends, &Limits::default());
+        let error = error.expect_err("no program");
+        assert_eq!(error.source.raw_os_error(), Some(libc::ENOEXEC), "{error}");
     }
 
     #[test]
@@ -389,7 +335,7 @@ mod tests {
             let (mut process, mut from, _to) = start(script, &limits);
             let mut byte = [0];
             assert_eq!(process.awaiting(|| from.read(&mut byte)).expect("the end"), 0, "{script}");
-            assert_eq!(process.end().limit.as_deref(), Some(says), "{script}");
+            assert_eq!(process.end().stopped, Some(Stopped::Limit(says.to_owned())), "{script}");
         }
     }
 

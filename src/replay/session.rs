@@ -85,8 +85,8 @@ struct Reply {
 pub fn replay(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
     let mut replay = Replay::default();
     let worker = Worker::start(&WorkerStart {
-        program: &start.program.path,
-        vat: &span.id.vat,
+        cage: &start.program.cage,
+        vat: span.id.vat.as_str(),
         is_metered: start.options.is_metered,
         image: match start.beginning {
             Beginning::Image(image) => Some(image),
@@ -295,6 +295,7 @@ impl Session {
             },
             WorkerError::Killed(signal) => Failure::WorkerKilled { position, signal },
             WorkerError::Limit(limit) => Failure::Limit { position, limit },
+            WorkerError::Sandbox(rule) => Failure::Sandbox { position, rule },
             WorkerError::Protocol(error) => Failure::WorkerProtocol { position, error },
             WorkerError::System(error) => Failure::System(error),
         })

@@ -4,7 +4,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::sandbox::{Denied, denied};
 
 /// How often a running worker is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -27,6 +30,8 @@ pub struct Limits {
     pub stall_max: Duration,
     /// Processor time for one delivery.
     pub delivery_cpu_max: Duration,
+    /// Processor time for all of a span.
+    pub span_cpu_max: Duration,
     /// Time for one delivery, whatever it does.
     pub delivery_max: Duration,
     /// Resident memory, in bytes.
@@ -43,6 +48,7 @@ impl Default for Limits {
         Self {
             stall_max: Duration::from_secs(60),
             delivery_cpu_max: Duration::from_secs(600),
+            span_cpu_max: Duration::from_secs(4 * 3_600),
             delivery_max: Duration::from_secs(3_600),
             resident_max: 6 << 30,
             printed_max: 256 << 20,
@@ -51,13 +57,24 @@ impl Default for Limits {
     }
 }
 
+/// Why a worker was stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// At a limit.
+    Limit(String),
+    /// By its cage.
+    Sandbox(String),
+    /// It called `abort`, which the cage carries out for it.
+    Aborted,
+}
+
 /// What the driver tells the watcher, and the other way round.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     deliveries: AtomicU64,
     exchanges: AtomicU64,
     is_awaited: AtomicBool,
-    limit: Mutex<Option<String>>,
+    stopped: Mutex<Option<Stopped>>,
     said: Mutex<Vec<u8>>,
 }
 
@@ -76,9 +93,9 @@ impl Watch {
         result
     }
 
-    /// The limit for which the worker was stopped, if it was.
-    pub(super) fn limit(&self) -> Option<String> {
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Why the worker was stopped, if it was.
+    pub(super) fn stopped(&self) -> Option<Stopped> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The end of what it printed.
@@ -92,6 +109,10 @@ impl Watch {
 pub(super) struct Watcher {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
+    /// Of the filter of system calls, where it tells us.
+    pub(super) listener: Option<OwnedFd>,
+    /// What it uses.
+    pub(super) stat: Option<File>,
     pub(super) output: File,
     pub(super) watch: Arc<Watch>,
     pub(super) limits: Limits,
@@ -106,6 +127,8 @@ impl Watcher {
         let mut next_look = Instant::now() + TICK;
         loop {
             let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
+            let has_listener = self.listener.is_some();
+            fds.extend(self.listener.as_ref().map(|listener| PollFd::new(listener, PollFlags::IN)));
             if is_open {
                 fds.push(PollFd::new(&self.output, PollFlags::IN));
             }
@@ -113,9 +136,18 @@ impl Watcher {
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
             let ready = poll(&mut fds, Some(&timeout));
             let ended = !fds[0].revents().is_empty();
+            let is_denied = has_listener && fds[1].revents().contains(PollFlags::IN);
             match ready {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return self.stop(format!("it could not be watched: {error}")),
+                Err(error) => return self.stop(Stopped::Limit(format!("it could not be watched: {error}"))),
+            }
+            if is_denied && let Some(denied) = self.listener.as_ref().and_then(|listener| denied(listener.as_fd())) {
+                return self.stop(match denied {
+                    Denied::Abort => Stopped::Aborted,
+                    Denied::Call(call) => {
+                        Stopped::Sandbox(format!("seccomp, which does not allow the system call {call}"))
+                    }
+                });
             }
             if is_open {
                 is_open = self.drain(&mut printed);
@@ -127,12 +159,13 @@ impl Watcher {
                 return;
             }
             if printed > self.limits.printed_max {
-                return self.stop(format!("it printed more than {} bytes", self.limits.printed_max));
+                let limit = format!("it printed more than {} bytes", self.limits.printed_max);
+                return self.stop(Stopped::Limit(limit));
             }
             if Instant::now() >= next_look {
                 next_look = Instant::now() + TICK;
-                if let Some(limit) = watched.look(self.pid, &self.watch, &self.limits) {
-                    return self.stop(limit);
+                if let Some(limit) = watched.look(self.stat.as_ref(), &self.watch, &self.limits) {
+                    return self.stop(Stopped::Limit(limit));
                 }
             }
         }
@@ -159,8 +192,8 @@ impl Watcher {
         true
     }
 
-    fn stop(&self, limit: String) {
-        *self.watch.limit.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit);
+    fn stop(&self, why: Stopped) {
+        *self.watch.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         let _ = kill_process_group(self.pid, Signal::KILL);
     }
 }
@@ -190,13 +223,13 @@ impl Watched {
     }
 
     /// The limit that is reached, if one is.
-    fn look(&mut self, pid: Pid, watch: &Watch, limits: &Limits) -> Option<String> {
+    fn look(&mut self, stat: Option<&File>, watch: &Watch, limits: &Limits) -> Option<String> {
         let now = Instant::now();
-        let Some(usage) = Usage::of(pid) else {
+        let Some(usage) = stat.and_then(Usage::of) else {
             // Gone already, and the descriptor of the process will say so; or else there is no way to hold it to anything.
             self.blind += 1;
             return (self.blind > BLIND_MAX)
-                .then(|| format!("/proc/{} can't be read, so it can't be watched", pid.as_raw_nonzero()));
+                .then(|| "its /proc/…/stat can't be read, so it can't be watched".to_owned());
         };
         self.blind = 0;
         let deliveries = watch.deliveries.load(Ordering::Relaxed);
@@ -215,6 +248,8 @@ impl Watched {
             Some(format!("it did nothing for {:?}", limits.stall_max))
         } else if delivery_cpu > limits.delivery_cpu_max {
             Some(format!("one delivery took more than {:?} of processor time", limits.delivery_cpu_max))
+        } else if usage.cpu > limits.span_cpu_max {
+            Some(format!("the span took more than {:?} of processor time", limits.span_cpu_max))
         } else if now - self.delivery_began > limits.delivery_max {
             Some(format!("one delivery took more than {:?}", limits.delivery_max))
         } else if usage.resident > limits.resident_max {
@@ -232,8 +267,10 @@ struct Usage {
 }
 
 impl Usage {
-    fn of(pid: Pid) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    fn of(stat: &File) -> Option<Self> {
+        let mut text = [0; 4096];
+        let read = stat.read_at(&mut text, 0).ok()?;
+        let stat = String::from_utf8_lossy(&text[..read]);
         // The second field is the program's name in parentheses, and may hold anything.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         let ticks: u64 = fields.nth(11)?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;

@@ -1,17 +1,17 @@
 //! A worker that can be talked to: the process with its pipes, in the terms of the protocol.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 
 use super::channel::Channel;
 use super::message::{self, FromWorker, MessageError};
 use super::netstring::{NetstringError, NetstringReader, write_netstring};
-use super::process::{Pipes, Process, describe, pipe, signal_name};
-use super::watch::Limits;
+use super::process::{Ends, Process, describe, pipe, signal_name};
+use super::watch::{Limits, Stopped};
 use crate::image::{BlankImage, Image, ImageError};
-use crate::transcript::VatId;
+use crate::sandbox::{Cage, SpawnError};
 
 /// The limit that the kernel gives to the worker of a metered vat, in computrons for each delivery
 /// (`DEFAULT_CRANK_METERING_LIMIT` in `@agoric/xsnap/src/xsnap.js`).
@@ -20,10 +20,10 @@ const METERED_LIMIT: &str = "100000000";
 /// How a worker is started for one span.
 #[derive(Debug)]
 pub struct WorkerStart<'a> {
-    /// The program.
-    pub program: &'a Path,
+    /// The program, in its cage.
+    pub cage: &'a Cage,
     /// The vat; it shows in a list of processes.
-    pub vat: &'a VatId,
+    pub vat: &'a str,
     /// Whether deliveries have a limit.
     pub is_metered: bool,
     /// The image to start from; blank without one.
@@ -62,10 +62,27 @@ pub enum WorkerError {
     Killed(String),
     /// It was stopped at a limit.
     Limit(String),
+    /// Its cage killed it.
+    Sandbox(String),
     /// It said something that no worker says.
     Protocol(String),
     /// The system refused.
     System(String),
+}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended { exit, .. } => write!(f, "it ended: {exit}"),
+            Self::Io { exit, said } if said.is_empty() => write!(f, "it ended: {exit}"),
+            Self::Io { exit, said } => write!(f, "it ended: {exit}; it printed {said:?}"),
+            Self::Killed(signal) => write!(f, "it was killed from outside ({signal})"),
+            Self::Limit(limit) => write!(f, "it was stopped: {limit}"),
+            Self::Sandbox(rule) => write!(f, "the sandbox killed it: {rule}"),
+            Self::Protocol(error) => write!(f, "it does not speak the protocol: {error}"),
+            Self::System(error) => write!(f, "the system refused: {error}"),
+        }
+    }
 }
 
 impl From<MessageError> for WorkerError {
@@ -85,7 +102,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn start(start: &WorkerStart<'_>) -> io::Result<Self> {
+    pub fn start(start: &WorkerStart<'_>) -> Result<Self, SpawnError> {
         let (command_reader, commands) = pipe()?;
         let (replies, reply_writer) = pipe()?;
         let save = BlankImage::new()?;
@@ -97,9 +114,9 @@ impl Worker {
         if start.is_metered {
             arguments.extend(["-l".to_owned(), METERED_LIMIT.to_owned()]);
         }
-        let pipes =
-            Pipes { commands: command_reader.as_fd(), replies: reply_writer.as_fd(), save: Some(save.as_fd()), load };
-        let process = Process::start(start.program, &arguments, &pipes, start.limits)?;
+        let ends =
+            Ends { commands: command_reader.as_fd(), replies: reply_writer.as_fd(), save: Some(save.as_fd()), load };
+        let process = Process::start(start.cage, &arguments, &ends, start.limits)?;
         let commands = Channel::new(commands, process.pidfd()?)?;
         let replies = NetstringReader::new(Channel::new(replies, process.pidfd()?)?);
         Ok(Self { process, commands, replies, save: Some(save) })
@@ -151,14 +168,23 @@ impl Worker {
 /// Tells what a worker's end means.
 fn end_of(process: &mut Process) -> WorkerError {
     let end = process.end();
-    if let Some(limit) = end.limit {
-        return WorkerError::Limit(limit);
+    match end.stopped {
+        Some(Stopped::Limit(limit)) => return WorkerError::Limit(limit),
+        Some(Stopped::Sandbox(rule)) => return WorkerError::Sandbox(rule),
+        Some(Stopped::Aborted) => {
+            return WorkerError::Ended { exit: signal_name(libc::SIGABRT), is_out_of_memory: false };
+        }
+        None => {}
     }
     let Some(status) = end.status else {
         return WorkerError::Protocol("it closed its pipes but did not end".to_owned());
     };
     match (status.code(), status.signal()) {
         (Some(1 | 2), _) => WorkerError::Io { exit: describe(status), said: end.said },
+        (_, Some(libc::SIGSYS)) => {
+            let which = "seccomp, which does not allow a system call that it made; the kernel's log names it";
+            WorkerError::Sandbox(which.to_owned())
+        }
         (_, Some(libc::SIGXFSZ)) => WorkerError::Limit("the image that it wrote grew too large".to_owned()),
         // What a fault in the program itself brings about; the others come from outside.
         (_, Some(libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP))

@@ -2,7 +2,11 @@
 //!
 //! For faults that a real worker cannot be brought to. A directive takes effect in the second message of a span, or
 //! where its name says.
+//!
+//! It has no Rust runtime, as that makes system calls at its start which no worker makes, and for which the cage would kill
+//! it. Some directives need more than the cage allows: they are for runs without one.
 
+#![no_main]
 #![expect(clippy::expect_used, reason = "whatever goes wrong here ends the worker, as it should")]
 #![expect(unsafe_code, reason = "takes the descriptors that it is given by number, and misbehaves on purpose")]
 
@@ -10,12 +14,14 @@ mod model;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use model::{Heap, computrons, syscalls_of};
 
+/// Nothing is closed in it, as its files ask first whether they are open, which no worker does.
 struct Worker {
     directive: String,
     commands: File,
@@ -24,7 +30,14 @@ struct Worker {
     messages: u32,
 }
 
-fn main() {
+/// The arguments come to us by way of libc all the same.
+#[unsafe(no_mangle)]
+extern "C" fn main() -> std::ffi::c_int {
+    run();
+    0
+}
+
+fn run() {
     let mut arguments = std::env::args();
     let program = arguments.next().unwrap_or_default();
     let arguments: Vec<String> = arguments.collect();
@@ -38,9 +51,8 @@ fn main() {
     let (commands, replies) = unsafe { (File::from_raw_fd(3), File::from_raw_fd(4)) };
     let mut heap = Heap::blank();
     if arguments.iter().any(|argument| argument == "-r") {
-        let mut image = String::new();
         // SAFETY: the driver opens this one when it says -r.
-        unsafe { File::from_raw_fd(8) }.read_to_string(&mut image).expect("an image of text");
+        let image = text_of(unsafe { File::from_raw_fd(8) });
         if directive == "cannot-load" {
             eprintln!("cannot read snapshot");
             std::process::exit(2);
@@ -48,6 +60,18 @@ fn main() {
         heap = Heap::from_image(&image).expect("an image of ours");
     }
     Worker { directive, commands, replies, heap, messages: 0 }.run();
+}
+
+/// All of a file, without a question after its size.
+fn text_of(file: File) -> String {
+    let mut file = ManuallyDrop::new(file);
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        match file.read(&mut chunk).expect("an image") {
+            0 => return String::from_utf8(bytes).expect("an image of text"),
+            read => bytes.extend_from_slice(&chunk[..read]),
+        }
+    }
 }
 
 impl Worker {
@@ -99,7 +123,12 @@ impl Worker {
                 "unanswerable" => syscalls[0] = r#"["vatstoreGet","unknown"]"#.to_owned(),
                 "computrons" => cost += 1,
                 "error-status" => status = "error",
-                "slow" => std::thread::sleep(Duration::from_millis(1_500)),
+                "slow" => {
+                    let began = Instant::now();
+                    while began.elapsed() < Duration::from_millis(1_500) {
+                        std::hint::spin_loop();
+                    }
+                }
                 "wrong-hash" => self.heap.take(b"something else"),
                 "flaky" => {
                     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_nanos();
@@ -132,9 +161,8 @@ impl Worker {
             }
         }
         match self.directive.as_str() {
-            "hang" => loop {
-                std::thread::sleep(Duration::from_secs(1));
-            },
+            // For a command that nobody sends before there is an answer.
+            "hang" => while self.receive().is_some() {},
             "spin" => loop {
                 std::hint::spin_loop();
             },
@@ -207,13 +235,14 @@ impl Worker {
     fn save(&mut self) {
         let image = self.heap.image();
         // SAFETY: the driver opens this one for us; it is used once.
-        let mut file = unsafe { File::from_raw_fd(7) };
+        let mut file = ManuallyDrop::new(unsafe { File::from_raw_fd(7) });
         if self.is("huge-image") {
             // A hole, so that the test needs no memory.
-            std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(3 << 30)).expect("seek");
+            std::io::Seek::seek(&mut *file, std::io::SeekFrom::Start(3 << 30)).expect("seek");
         }
-        file.write_all(image.as_bytes()).expect("write");
-        std::mem::forget(file);
+        if file.write_all(image.as_bytes()).is_err() {
+            std::process::exit(2);
+        }
         let stated = if self.is("wrong-size") { 7 } else { image.len() };
         self.reply(0, &stated.to_string());
     }

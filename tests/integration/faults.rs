@@ -70,40 +70,62 @@ fn verify(synthetic: &Synthetic, directive: &str, more: &[&str]) -> Run {
     spanwatch(&[&arguments[..], more].concat())
 }
 
+/// What ends otherwise in the cage, of those in the table; the others get the same verdict with and without it. Most of these
+/// take a system call that no worker makes.
+const IN_THE_CAGE: &[(&str, &str)] = &[
+    ("signal-9", "failed/sandbox"),
+    ("signal-15", "failed/sandbox"),
+    ("signal-11", "failed/sandbox"),
+    ("drip", "failed/sandbox"),
+    ("grow", "failed/sandbox"),
+    ("leave-a-child", "failed/sandbox"),
+    ("leave-a-stray", "failed/sandbox"),
+    ("close-pipes", "failed/sandbox"),
+    // The first process of a namespace is not killed for writing too much: the write fails.
+    ("huge-image", "failed/worker_io"),
+];
+
 #[test]
 fn every_fault_gets_its_verdict() {
-    let synthetic = synthetic::database();
-    let mut wrong = Vec::new();
+    let (synthetic, mut wrong) = (synthetic::database(), Vec::new());
     for (directive, verdict) in TABLE {
-        let began = Instant::now();
-        let run = verify(
-            &synthetic,
-            directive,
-            &[
-                "--vat",
-                "one",
-                "--span",
-                "0..6",
-                "--stall-max",
-                "2",
-                "--delivery-cpu-max",
-                "1",
-                "--worker-memory-max",
-                "64",
-            ],
-        );
-        assert!(began.elapsed() < Duration::from_secs(120), "{directive} took {:?}", began.elapsed());
-        let found = run.verdicts().join(" ");
-        let code = match verdict.split('/').next() {
-            Some("verified") => 0,
-            Some("diverged") => 3,
-            _ => 4,
-        };
-        if found != *verdict || run.code != code {
-            wrong.push(format!("{directive}: {found} (exit {}), not {verdict}\n{}{}", run.code, run.out, run.err));
+        check(&synthetic, directive, verdict, "off", &mut wrong);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_fault_gets_its_verdict_in_the_cage() {
+    let (synthetic, mut wrong) = (synthetic::database(), Vec::new());
+    for (directive, verdict) in TABLE {
+        // It writes a file, which nothing in a cage can.
+        if *directive != "short-of-memory-once" {
+            let other = IN_THE_CAGE.iter().find(|(other, _)| other == directive);
+            let verdict = other.map_or(*verdict, |(_, verdict)| verdict);
+            check(&synthetic, directive, verdict, "default", &mut wrong);
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn check(synthetic: &Synthetic, directive: &str, verdict: &str, sandbox: &str, wrong: &mut Vec<String>) {
+    let began = Instant::now();
+    let limits = ["--stall-max", "2", "--delivery-cpu-max", "1", "--worker-memory-max", "64"];
+    let run = verify(
+        synthetic,
+        directive,
+        &[&["--vat", "one", "--span", "0..6", "--sandbox", sandbox], &limits[..]].concat(),
+    );
+    assert!(began.elapsed() < Duration::from_secs(120), "{directive} took {:?}", began.elapsed());
+    let found = run.verdicts().join(" ");
+    let code = match verdict.split('/').next() {
+        Some("verified") => 0,
+        Some("diverged") => 3,
+        _ => 4,
+    };
+    if found != verdict || run.code != code {
+        wrong.push(format!("{directive}: {found} (exit {}), not {verdict}\n{}{}", run.code, run.out, run.err));
+    }
 }
 
 #[test]

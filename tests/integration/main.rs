@@ -8,6 +8,7 @@
 //! | `daemon` | nothing that closes goes without a verdict | a stand-in for a node, block by block |
 //! | `fates` | whatever happens to node or daemon is survived | likewise |
 //! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
+//! | `sandbox` | a worker can do nothing but compute, and a real one misses nothing | programs that try, and real workers |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
 #![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
@@ -23,6 +24,7 @@ mod faults;
 mod lab;
 mod mutations;
 mod run;
+mod sandbox;
 mod synthetic;
 
 #[path = "../fake_worker/model.rs"]

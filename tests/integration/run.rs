@@ -74,11 +74,17 @@ pub fn verdict_of(span: &Value) -> String {
 pub fn fake_worker(dir: &Path, directive: &str) -> PathBuf {
     let path = dir.join(format!("fake.{directive}"));
     if !path.exists() {
-        let deps = std::env::current_exe().expect("this program");
-        let built = deps.ancestors().nth(2).expect("the target directory").join("examples/fake-worker");
-        std::fs::copy(&built, &path).expect("`cargo build --example fake-worker` builds it, and so does `cargo test`");
+        std::fs::copy(example("fake-worker"), &path).expect("copy");
     }
     path
+}
+
+/// A program that is built with the tests.
+pub fn example(name: &str) -> PathBuf {
+    let deps = std::env::current_exe().expect("this program");
+    let built = deps.ancestors().nth(2).expect("the target directory").join("examples").join(name);
+    assert!(built.exists(), "`cargo build --examples` builds {name}, and so does `cargo test`");
+    built
 }
 
 pub fn text(path: &Path) -> &str {

@@ -1,0 +1,63 @@
+//! The files that a worker needs: what Landlock allows and the root of its own mount namespace holds.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::program::Program;
+
+/// Where libc looks for time zones (tzset(3)). Without them, every zone is silently UTC.
+const ZONES: &str = "/usr/share/zoneinfo";
+const LOCAL_ZONE: &str = "/etc/localtime";
+/// Where the loader looks first.
+const LOADER_CACHE: &str = "/etc/ld.so.cache";
+/// What libc learns the limits of the stack from. Without it, code that recurses too deep is a crash and not an error that
+/// code can catch.
+pub(super) const MAPS: &str = "/proc/self/maps";
+
+/// Paths, each of a file that exists.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// To read and to run: the loader and the libraries.
+    pub(super) code: BTreeSet<PathBuf>,
+    /// To read: files, and directories with all below them.
+    pub(super) data: BTreeSet<PathBuf>,
+}
+
+impl Files {
+    /// Those that a program needs in a time zone.
+    pub(super) fn of(program: &Program, zone: &OsStr) -> Self {
+        let code = program.loader.iter().cloned().chain(program.libraries()).filter(|path| path.is_file()).collect();
+        let data = [LOADER_CACHE, LOCAL_ZONE, ZONES].map(PathBuf::from);
+        let data = data.into_iter().chain(zone_file(zone)).filter(|path| path.exists()).collect();
+        Self { code, data }
+    }
+}
+
+/// The file that a value of `TZ` names by its path, if it does (`:` may stand before it).
+fn zone_file(zone: &OsStr) -> Option<PathBuf> {
+    let bytes = zone.as_bytes();
+    let path = Path::new(OsStr::from_bytes(bytes.strip_prefix(b":").unwrap_or(bytes)));
+    (path.is_absolute() && path.is_file()).then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_may_be_a_file() {
+        assert_eq!(zone_file(OsStr::new("UTC")), None);
+        assert_eq!(zone_file(OsStr::new("/no/such/file")), None);
+        assert_eq!(zone_file(OsStr::new(":/etc/passwd")), Some(PathBuf::from("/etc/passwd")));
+    }
+
+    #[test]
+    fn only_what_is_there_is_named() {
+        let program = Program::load(Path::new("/bin/sh")).expect("a shell");
+        let files = Files::of(&program, OsStr::new("UTC"));
+        assert!(files.code.len() >= 2 && files.code.iter().all(|path| path.is_file()), "{files:?}");
+        assert!(files.data.iter().all(|path| path.exists()), "{files:?}");
+    }
+}

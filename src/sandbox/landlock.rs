@@ -1,0 +1,76 @@
+//! Layer 5: which files a worker may use. Everything else that Landlock knows is refused: all other files, making,
+//! removing and renaming, device control, TCP, and where the kernel has it signals and abstract sockets.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    Scope,
+};
+use rustix::fs::{Mode, OFlags};
+
+use super::files::Files;
+
+/// The newest version whose rights are handled; a kernel that knows fewer handles those that it knows.
+const NEWEST: ABI = ABI::V6;
+
+/// The rules that all workers of a program share.
+#[derive(Debug)]
+pub(super) struct Rules {
+    allowed: Vec<(OwnedFd, BitFlags<AccessFs>)>,
+    /// The kernel's version.
+    pub(super) abi: u32,
+}
+
+impl Rules {
+    /// Opens the files.
+    pub(super) fn new(files: &Files) -> Result<Self, String> {
+        let abi = abi().ok_or(
+            "this kernel has no Landlock: it needs Linux 5.13 or newer, with landlock among the modules of its lsm= option",
+        )?;
+        let read = BitFlags::from(AccessFs::ReadFile);
+        let wanted = files.code.iter().map(|path| (path, read | AccessFs::Execute));
+        let allowed = wanted
+            .chain(files.data.iter().map(|path| (path, read)))
+            .map(|(path, access)| {
+                let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+                Ok((file.map_err(|error| format!("failed to open {}: {error}", path.display()))?, access))
+            })
+            .collect::<Result<_, String>>()?;
+        Ok(Self { allowed, abi })
+    }
+
+    /// A ruleset for one worker. What is added to either of the two is added to both: the descriptor is for the worker's
+    /// process, which applies it, the other for us.
+    pub(super) fn ruleset(&self) -> Result<(RulesetCreated, OwnedFd), String> {
+        let make = || {
+            let mut ruleset = Ruleset::default()
+                .handle_access(AccessFs::from_all(NEWEST))?
+                .handle_access(AccessNet::from_all(NEWEST))?
+                .scope(Scope::from_all(NEWEST))?
+                .create()?;
+            for (file, access) in &self.allowed {
+                ruleset = ruleset.add_rule(PathBeneath::new(file.as_fd(), *access))?;
+            }
+            Ok::<_, landlock::RulesetError>(ruleset)
+        };
+        let ruleset = make().map_err(|error| error.to_string())?;
+        let descriptor = ruleset.try_clone().map_err(|error| error.to_string())?;
+        let descriptor: Option<OwnedFd> = descriptor.into();
+        Ok((ruleset, descriptor.ok_or("this kernel has no Landlock")?))
+    }
+}
+
+/// Allows one more file to be read.
+pub(super) fn allow_reading(ruleset: RulesetCreated, file: &OwnedFd) -> Result<(), String> {
+    ruleset.add_rule(PathBeneath::new(file.as_fd(), AccessFs::ReadFile)).map(drop).map_err(|error| error.to_string())
+}
+
+/// The version of the kernel's Landlock.
+#[expect(unsafe_code, reason = "the crate tells only what it made of the version, after the fact")]
+fn abi() -> Option<u32> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no pointer and makes nothing.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, VERSION) };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}

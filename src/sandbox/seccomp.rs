@@ -1,0 +1,146 @@
+//! Layer 6: which system calls a worker may make. The policy is data, with a reason a line: `seccomp/x86_64.json` and
+//! `seccomp/aarch64.json`.
+//!
+//! A call that is not on the list is held in the kernel until we, who are told of it, have killed the worker: so the
+//! operator learns which call it was. Where the kernel can't tell us, it kills the worker itself.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use seccompiler::{BpfProgram, TargetArch};
+use syscalls::Sysno;
+
+/// The policy of this machine's architecture.
+#[cfg(target_arch = "x86_64")]
+pub(super) const POLICY: &str = include_str!("seccomp/x86_64.json");
+/// The policy of this machine's architecture.
+#[cfg(target_arch = "aarch64")]
+pub(super) const POLICY: &str = include_str!("seccomp/aarch64.json");
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the sandbox has a list of system calls for x86_64 and aarch64 only");
+
+/// The filter's name in the policy.
+const NAME: &str = "worker";
+/// A program begins with a check of the architecture, whose refusal stays a kill: numbers of another one mean nothing.
+const ARCHITECTURE_CHECK: usize = 3;
+/// `BPF_RET | BPF_K`: ends the program with a constant.
+const RETURN: u16 = 0x06;
+
+/// The policy as programs for the kernel.
+#[derive(Debug)]
+pub(super) struct Filter {
+    /// What is not allowed is told to us, and waits.
+    pub(super) telling: Vec<libc::sock_filter>,
+    /// What is not allowed kills.
+    pub(super) killing: Vec<libc::sock_filter>,
+}
+
+impl Filter {
+    /// From the text of a policy.
+    pub(super) fn compile(policy: &str) -> Result<Self, String> {
+        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
+        let program = compile(policy, arch)?;
+        let of = |program: &BpfProgram| {
+            program
+                .iter()
+                .map(|line| libc::sock_filter { code: line.code, jt: line.jt, jf: line.jf, k: line.k })
+                .collect()
+        };
+        let killing: Vec<libc::sock_filter> = of(&program);
+        let mut telling: Vec<libc::sock_filter> = of(&program);
+        for line in telling.iter_mut().skip(ARCHITECTURE_CHECK) {
+            if line.code == RETURN && line.k == libc::SECCOMP_RET_KILL_PROCESS {
+                line.k = libc::SECCOMP_RET_USER_NOTIF;
+            }
+        }
+        Ok(Self { telling, killing })
+    }
+}
+
+fn compile(policy: &str, arch: TargetArch) -> Result<BpfProgram, String> {
+    let mut programs = seccompiler::compile_from_json(policy.as_bytes(), arch).map_err(|error| error.to_string())?;
+    programs.remove(NAME).ok_or_else(|| format!("the policy has no filter {NAME:?}"))
+}
+
+/// A call that was not allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// One that is not on the list.
+    Call(String),
+    /// The last act of `abort`: the program ends itself, as it would have without us.
+    Abort,
+}
+
+/// Takes the call that is waiting, if one is.
+pub(crate) fn denied(listener: BorrowedFd<'_>) -> Option<Denied> {
+    #[expect(unsafe_code, reason = "libc has no wrapper for this call")]
+    // SAFETY: the kernel wants a zeroed structure of plain numbers, and fills it in.
+    let notification = unsafe {
+        let mut notification: libc::seccomp_notif = std::mem::zeroed();
+        if libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notification) == -1 {
+            return None;
+        }
+        notification
+    };
+    let libc::seccomp_data { nr, args, .. } = notification.data;
+    if i64::from(nr) == libc::SYS_tgkill && args[2] == u64::from(libc::SIGABRT.cast_unsigned()) {
+        return Some(Denied::Abort);
+    }
+    let number = usize::try_from(nr).ok();
+    Some(Denied::Call(match number.and_then(Sysno::new) {
+        Some(call) => format!("{} ({nr})", call.name()),
+        None => format!("number {nr}"),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICIES: [(&str, TargetArch); 2] = [
+        (include_str!("seccomp/x86_64.json"), TargetArch::x86_64),
+        (include_str!("seccomp/aarch64.json"), TargetArch::aarch64),
+    ];
+
+    #[test]
+    fn both_policies_compile() {
+        for (policy, arch) in POLICIES {
+            let program = compile(policy, arch).expect("a policy");
+            assert!(program.len() > 50, "{arch:?}: {} lines", program.len());
+        }
+    }
+
+    /// What seccompiler makes: only the check of the architecture may go on killing.
+    #[test]
+    fn only_another_architecture_kills_where_we_are_told() {
+        let Filter { telling, killing } = Filter::compile(POLICY).expect("a policy");
+        let kills = |program: &[libc::sock_filter]| -> Vec<usize> {
+            let is_kill = |line: &libc::sock_filter| line.code == RETURN && line.k == libc::SECCOMP_RET_KILL_PROCESS;
+            program.iter().enumerate().filter(|(_, line)| is_kill(line)).map(|(at, _)| at).collect()
+        };
+        assert_eq!(kills(&telling), [ARCHITECTURE_CHECK - 1]);
+        assert!(kills(&killing).len() > 20);
+        assert_eq!(telling.len(), killing.len());
+    }
+
+    #[test]
+    fn each_rule_has_a_reason() {
+        for (policy, arch) in POLICIES {
+            let policy: serde_json::Value = serde_json::from_str(policy).expect("json");
+            for rule in policy[NAME]["filter"].as_array().expect("rules") {
+                let reason = rule["comment"].as_str().unwrap_or_default();
+                assert!(reason.len() > 10, "{arch:?}: {rule} has no reason");
+            }
+        }
+    }
+
+    #[test]
+    fn a_policy_that_is_none_is_refused() {
+        for policy in [
+            "",
+            "{}",
+            r#"{"worker":{"mismatch_action":"kill_process","match_action":"allow","filter":[{"syscall":"no_such"}]}}"#,
+        ] {
+            Filter::compile(policy).expect_err(policy);
+        }
+    }
+}
