@@ -53,6 +53,37 @@ pub fn prove(id: &str, bytes: &[u8]) -> Result<(), BundleError> {
     if id.starts_with("b1-") { prove_zip(id, bytes) } else { prove_text(id, bytes) }
 }
 
+/// The ID of a bundle that somebody made, with its bytes as a kernel's database has them. It may be given as it is there, or
+/// as bundlers write it: JSON with an `endoZipBase64`.
+///
+/// # Errors
+/// When it is neither, or its modules are not those that its map names.
+pub fn identify(content: Vec<u8>) -> Result<(String, Vec<u8>), BundleError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Outer {
+        endo_zip_base64: Option<String>,
+    }
+    let unreadable = |error: String| BundleError::Unreadable(error);
+    let zip = match serde_json::from_slice::<Outer>(&content) {
+        Ok(Outer { endo_zip_base64: None }) => {
+            let id = format!("b0-{}", hex(&Sha256::digest(&content)));
+            program_of(&id, &content)?;
+            return Ok((id, content));
+        }
+        Ok(Outer { endo_zip_base64: Some(text) }) => base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|error| unreadable(format!("its endoZipBase64: {error}")))?,
+        Err(_) => content,
+    };
+    let mut archive =
+        zip::ZipArchive::new(Cursor::new(&zip[..])).map_err(|error| unreadable(format!("no JSON, no zip: {error}")))?;
+    let map = read_file(&mut archive, "compartment-map.json", &mut UNPACKED_BYTES_MAX.clone())?;
+    let id = format!("b1-{}", hex(&Sha512::digest(map)));
+    prove_zip(&id, &zip)?;
+    Ok((id, zip))
+}
+
 /// Proves a `b0-` bundle and gives the program text that the worker evaluates.
 ///
 /// # Errors
@@ -198,6 +229,22 @@ mod tests {
             r#"{{"moduleFormat":"endoZipBase64","endoZipBase64Sha512":"{}","endoZipBase64":"UEsD"#,
             &id[3..]
         )));
+    }
+
+    #[test]
+    fn a_bundle_tells_its_id() {
+        let (id, zip) = endo_bundle(b"module");
+        assert_eq!(identify(zip.clone()).expect("a zip"), (id.clone(), zip.clone()));
+        let outer = format!(
+            r#"{{"moduleFormat":"endoZipBase64","endoZipBase64":"{}"}}"#,
+            base64::engine::general_purpose::STANDARD.encode(&zip)
+        );
+        assert_eq!(identify(outer.into_bytes()).expect("JSON around it").0, id);
+        let text = br#"{"moduleFormat":"getExport","source":"() => 1"}"#;
+        assert!(identify(text.to_vec()).expect("text").0.starts_with("b0-"));
+        for bad in [&b""[..], b"{}", b"not a zip", &endo_bundle(b"Module").1] {
+            identify(bad.to_vec()).expect_err("no bundle");
+        }
     }
 
     #[test]

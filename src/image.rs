@@ -24,7 +24,7 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The gzip is cut or damaged.
-    #[error("its gzip is damaged after {bytes} bytes of image: {source}")]
+    #[error("its compressed form is damaged after {bytes} bytes of image: {source}")]
     Gzip {
         /// How much came out before.
         bytes: u64,
@@ -62,8 +62,15 @@ impl Image {
     /// # Errors
     /// When the gzip is damaged, too large, or holds another image.
     pub fn from_gzip(gzip: impl Read, recorded: Hash256, recorded_bytes: Option<u64>) -> Result<Self, ImageError> {
+        Self::read(flate2::read::GzDecoder::new(gzip), recorded, recorded_bytes)
+    }
+
+    /// Reads from a decoder, and proves that what comes is the image that is wanted.
+    ///
+    /// # Errors
+    /// When the decoder finds damage, or it is too large or another image.
+    pub fn read(mut decoder: impl Read, recorded: Hash256, recorded_bytes: Option<u64>) -> Result<Self, ImageError> {
         let bytes_max = recorded_bytes.unwrap_or(IMAGE_BYTES_MAX).min(IMAGE_BYTES_MAX);
-        let mut decoder = flate2::read::GzDecoder::new(gzip);
         let mut file = memory_file()?;
         let mut hasher = Sha256::new();
         let mut chunk = vec![0; CHUNK];

@@ -12,6 +12,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::evidence::EvidenceError;
 use crate::sandbox::Layer;
 use crate::verdict::{Failure, FindingKind, Unverifiable, Verdict};
 
@@ -63,6 +64,10 @@ pub struct Metrics {
     pub capture_max_bytes: IntGauge,
     pub captures_evicted: IntCounter,
     pub capture_failures: IntCounter,
+    pub evidence_folders: IntGauge,
+    pub evidence_bytes: IntGauge,
+    pub evidence_max_bytes: IntGauge,
+    pub evidence_failures: IntCounterVec,
     pub state_errors: IntCounter,
     pub paused: IntGaugeVec,
 }
@@ -231,6 +236,16 @@ impl Metrics {
             captures_evicted: make
                 .counter("captures_evicted_total", "Copies that were dropped for newer ones; they were done with."),
             capture_failures: make.counter("capture_failures_total", "Copies that could not be made."),
+            evidence_folders: make.gauge("evidence_folders", "Folders of evidence."),
+            evidence_bytes: make.gauge("evidence_bytes", "Size of the folders of evidence."),
+            evidence_max_bytes: make
+                .gauge("evidence_max_bytes", "What the folders of evidence may have: evidence.max_bytes."),
+            evidence_failures: make.counters(
+                "evidence_failures_total",
+                "Divergences whose evidence could not be kept, by reason.",
+                "reason",
+                &EvidenceError::LABELS,
+            ),
             state_errors: make.counter("state_errors_total", "Writes and reads of the daemon's own store that failed."),
             paused: make.gauges("paused", "1 while nothing new is begun for this reason.", "reason", &PAUSE_REASONS),
             registry: make.0,

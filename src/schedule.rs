@@ -9,20 +9,22 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 use crate::archive::Archives;
 use crate::capture::Captures;
+use crate::evidence::{EvidenceError, Keeper, Kept, Witness};
 use crate::image::Image;
+use crate::judge::{Court, judge};
 use crate::kernel_db::KernelDb;
 use crate::plan::{Base, Begins, PlannedSpan, Survey, Unit};
-use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram, replay};
-use crate::span::{Beginning, Span, SpanText, blank_beginning, recorded_image};
+use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
+use crate::span::{Beginning, Source, Span, SpanText, blank_beginning, image_at_end, recorded_image};
 use crate::transcript::{Hash256, Position, SpanId};
-use crate::verdict::{Divergence, Failure, NotApplicable, Partial, Repeat, Unverifiable, Verdict};
+use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};
 
 /// What all replays of a run have in common.
 #[derive(Debug)]
@@ -39,8 +41,10 @@ pub struct Context<'a> {
     pub programs: &'a [WorkerProgram],
     /// What workers are held to.
     pub limits: &'a Limits,
-    /// Shared by all replays, but for one that must have the machine's memory to itself.
-    pub memory: &'a RwLock<()>,
+    /// How they are judged.
+    pub court: Court<'a>,
+    /// Where the evidence of divergences is kept, if it is.
+    pub evidence: Option<&'a Keeper>,
 }
 
 /// What came of one span with one worker.
@@ -78,6 +82,8 @@ pub struct SpanReport {
     pub image_bytes: Option<u64>,
     /// How long it took.
     pub took: Duration,
+    /// Of a divergence: the evidence that was kept, or why none could be.
+    pub evidence: Option<Result<Kept, EvidenceError>>,
 }
 
 /// What a replay leaves for the span after it.
@@ -217,6 +223,7 @@ pub fn run_span(
         stopped_at: None,
         image_bytes: None,
         took: Duration::ZERO,
+        evidence: None,
     };
     let mut leaves = Handover::default();
     // A mistake of ours in one span must not cost the verdicts of the others.
@@ -253,14 +260,18 @@ fn verify(
     let text = SpanText::load(context.db, context.archives, context.captures, planned)?;
     let items = text.parse().map_err(Verdict::Unverifiable)?;
     report.begins = items.first().map(|(_, item)| item.kind.name());
-    let span = Span::new(planned, &items, text.is_whole())?;
+    let span = Span::new(&planned.row.id, planned.ends, &items, text.is_whole())?;
     report.ends = Some(span.ends);
 
     let own_image;
     let beginning = match span.loads() {
         None => {
             report.base = Base::Blank.label();
-            blank_beginning(context.db, &span, &options, context.survey.relax_durability_rules)?
+            let bundle = |id: &str| {
+                let bytes = context.db.read(|reader| reader.bundle(id))?.flatten();
+                Ok(bytes.map(|bytes| Source { id: id.to_owned(), bytes }))
+            };
+            blank_beginning(bundle, &span, &options, context.survey.relax_durability_rules)?
         }
         Some(recorded) => match (&planned.base, handover) {
             (Base::Chained, Some(handover)) => chained(handover, id, recorded, report)?,
@@ -282,10 +293,29 @@ fn verify(
         limits: context.limits,
         options: &options,
         beginning: &beginning,
+        probe: None,
     };
-    let (verdict, image) = replay_and_judge(context, &span, &start, report);
-    (leaves.saves, leaves.image) = (span.saves, image);
-    Ok(verdict)
+    let mut judged = judge(&span, &start, &context.court);
+    tell(judged.first(), report);
+    if let (Verdict::Diverged(_), Some(keeper)) = (&judged.verdict, context.evidence) {
+        let witness = Witness {
+            name: report.name.as_deref(),
+            incarnation: report.incarnation,
+            text: &text,
+            span: &span,
+            hash: planned.row.hash,
+            start: &start,
+            relax_durability_rules: context.survey.relax_durability_rules,
+            base: report.base,
+            is_base_unproved: report.is_base_unproved,
+            judged: &judged,
+            bundle: &|id| context.db.read(|reader| reader.bundle(id)).ok().flatten().flatten(),
+            recorded_end: &|| image_at_end(context.db, context.archives, context.captures, &span),
+        };
+        report.evidence = Some(keeper.keep(&witness));
+    }
+    (leaves.saves, leaves.image) = (span.saves, judged.take_image());
+    Ok(judged.verdict)
 }
 
 /// The image that the replay of the span before gave.
@@ -307,86 +337,9 @@ fn chained<'a>(
     Ok(Beginning::Image(image))
 }
 
-/// The verdict, and the image that the replay leaves.
-fn replay_and_judge(
-    context: &Context<'_>,
-    span: &Span<'_>,
-    start: &ReplayStart<'_>,
-    report: &mut SpanReport,
-) -> (Verdict, Option<Image>) {
-    let shared = || context.memory.read().unwrap_or_else(PoisonError::into_inner);
-    let once = {
-        let _beside_others = shared();
-        replay(span, start)
-    };
-    if once.findings.is_empty() {
-        return judge(span, once, report);
-    }
-    if once.is_out_of_memory && once.findings_total == 1 {
-        // It may have been the machine that was short of it, and us who took it. Alone, and with nothing held, it counts.
-        let alone = context.memory.write().unwrap_or_else(PoisonError::into_inner);
-        let again = replay(span, start);
-        drop(alone);
-        if again.findings.is_empty() && again.is_complete {
-            tracing::warn!("{}: a worker ended for want of memory, and not when it ran alone", span.id);
-            return judge(span, again, report);
-        }
-        return diverged(span, once, again, report);
-    }
-    let again = {
-        let _beside_others = shared();
-        replay(span, start)
-    };
-    diverged(span, once, again, report)
-}
-
-/// Of a replay without a finding.
-fn judge(span: &Span<'_>, replay: Replay, report: &mut SpanReport) -> (Verdict, Option<Image>) {
-    tell(&replay, report);
-    let verdict = match (replay.failure, partial(span)) {
-        (Some(failure), _) => Verdict::Failed(failure),
-        (None, Some(partial)) if replay.is_complete => Verdict::Partial(partial),
-        (None, None) if replay.is_complete => Verdict::Verified,
-        (None, _) => {
-            Verdict::Failed(Failure::System("the replay stopped without a reason: please report this".to_owned()))
-        }
-    };
-    (verdict, replay.image)
-}
-
-/// Set where the end of the span could not be seen.
-fn partial(span: &Span<'_>) -> Option<Partial> {
-    (span.seen_to < span.id.end).then_some(Partial { seen_to: span.seen_to, end: span.id.end })
-}
-
-fn diverged(span: &Span<'_>, once: Replay, again: Replay, report: &mut SpanReport) -> (Verdict, Option<Image>) {
-    tell(&once, report);
-    // Whichever replay gave the recorded image: the spans after this one go on from that.
-    let recorded = |replay: &Replay| replay.is_image_recorded;
-    let (again_is_better, repeat) = (recorded(&again) && !recorded(&once), repeat(&once, &again));
-    let image = if again_is_better { again.image } else { once.image };
-    let failure = once.failure.as_ref().map(Failure::to_string);
-    let Replay { findings, findings_total, .. } = once;
-    let partial = partial(span);
-    (Verdict::Diverged(Divergence { findings, findings_total, failure, repeat, partial }), image)
-}
-
 fn tell(replay: &Replay, report: &mut SpanReport) {
     report.deliveries = replay.deliveries;
     report.syscalls = replay.syscalls;
     report.is_hash_compared = replay.is_hash_compared;
     report.stopped_at = replay.stopped_at;
-}
-
-/// What a second replay says of the first one's findings.
-fn repeat(once: &Replay, again: &Replay) -> Repeat {
-    if once.findings == again.findings && once.findings_total == again.findings_total {
-        return Repeat::Deterministic;
-    }
-    let agree = once.findings.starts_with(&again.findings) || again.findings.starts_with(&once.findings);
-    // Of a replay that failed half-way, what it had found until then is all that can be compared.
-    match again.failure.as_ref().or(once.failure.as_ref()) {
-        Some(failure) if agree => Repeat::Unconfirmed(failure.to_string()),
-        _ => Repeat::Flaky(again.findings.clone()),
-    }
 }

@@ -95,6 +95,23 @@ impl SpanText {
         Ok(Self { id: id.clone(), items, is_whole: true })
     }
 
+    /// Takes the items that an evidence folder has, and proves them.
+    ///
+    /// # Errors
+    /// When they are not those that were recorded.
+    pub fn prove(id: SpanId, items: Items, is_whole: bool, recorded: Hash256) -> Result<Self, Unverifiable> {
+        if is_whole && items.hash() != recorded {
+            return Err(Unverifiable::SpanHash { recorded, found: items.hash() });
+        }
+        Ok(Self { id, items, is_whole })
+    }
+
+    /// The items' texts.
+    #[must_use]
+    pub fn items(&self) -> &Items {
+        &self.items
+    }
+
     /// Whether the end of the span is there.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -130,12 +147,16 @@ fn database_items(db: &KernelDb, id: &SpanId, recorded: Hash256) -> Result<Resul
 }
 
 impl<'a> Span<'a> {
-    /// Checks that the items are in an order in which a kernel writes them.
+    /// Checks that the items are in an order in which a kernel writes them, and end as other rows say, where those tell.
     ///
     /// # Errors
     /// When they are not, or there is nothing to replay.
-    pub fn new(planned: &'a PlannedSpan, items: &'a [(Position, Item<'a>)], is_whole: bool) -> Result<Self, Verdict> {
-        let id = &planned.row.id;
+    pub fn new(
+        id: &'a SpanId,
+        ends_by_rows: Option<&'static str>,
+        items: &'a [(Position, Item<'a>)],
+        is_whole: bool,
+    ) -> Result<Self, Verdict> {
         let shape = |position, what: String| Verdict::Unverifiable(Unverifiable::Shape { position, what });
         let Some(((first_position, first), mut deliveries)) = items.split_first() else {
             return Err(Verdict::NotApplicable(NotApplicable::Empty));
@@ -178,7 +199,7 @@ impl<'a> Span<'a> {
             return Err(shape(*position, format!("{} stands in the middle of the span", item.kind.name())));
         }
         // Otherwise a record that lost its snapshot would verify without its hash.
-        if let Some(by_rows) = planned.ends.filter(|by_rows| is_whole && *by_rows != ends) {
+        if let Some(by_rows) = ends_by_rows.filter(|by_rows| is_whole && *by_rows != ends) {
             return Err(shape(id.end - 1, format!("the span ends with {ends}, other rows say {by_rows}")));
         }
         if deliveries.is_empty() && saves.is_none() {
@@ -263,6 +284,16 @@ pub fn recorded_image(
     Err(Verdict::Unverifiable(Unverifiable::BaseDamaged(faults.join("; "))))
 }
 
+/// The image at the end of a span, if anybody has the recorded one.
+#[must_use]
+pub fn image_at_end(db: &KernelDb, archives: &Archives, captures: &Captures, span: &Span<'_>) -> Option<Image> {
+    let (recorded, vat, position) = (span.saves?, &span.id.vat, span.id.end - 1);
+    let gzip = db.read(|reader| reader.compressed_image(vat, position)).ok().flatten();
+    gzip.and_then(|gzip| Image::from_gzip(&gzip[..], recorded, None).ok())
+        .or_else(|| captures.image(recorded).ok().flatten()?.ok())
+        .or_else(|| archives.image(vat, position, recorded, None).ok())
+}
+
 fn image_fault(error: ImageError) -> Result<String, Verdict> {
     match error {
         ImageError::Io(error) => Err(Verdict::Failed(Failure::System(format!("failed to read an image: {error}")))),
@@ -270,12 +301,21 @@ fn image_fault(error: ImageError) -> Result<String, Verdict> {
     }
 }
 
-/// The programs and the `setBundle` arguments for a blank worker.
+/// A bundle, and the ID that proves it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its ID.
+    pub id: String,
+    /// As the kernel's database has it.
+    pub bytes: Vec<u8>,
+}
+
+/// The programs and the `setBundle` arguments for a blank worker. `bundle` gives the one to use where the record names one.
 ///
 /// # Errors
 /// The verdict, when a bundle is missing or not what its ID says.
 pub fn blank_beginning(
-    db: &KernelDb,
+    bundle: impl Fn(&str) -> Result<Option<Source>, Verdict>,
     span: &Span<'_>,
     options: &VatOptions,
     relax_durability_rules: bool,
@@ -284,8 +324,8 @@ pub fn blank_beginning(
         return Err(Verdict::Unverifiable(Unverifiable::SourceUnknown));
     };
     let source = source.as_ref().ok_or(Verdict::Unverifiable(Unverifiable::SourceUnknown))?;
-    let read = |id: &str| match db.read(|reader| reader.bundle(id))?.flatten() {
-        Some(bytes) => Ok(bytes),
+    let read = |id: &str| match bundle(id)? {
+        Some(source) => Ok(source),
         None => Err(Verdict::Unverifiable(Unverifiable::BundleMissing(id.to_owned()))),
     };
     let damaged = |id: &str| {
@@ -294,9 +334,10 @@ pub fn blank_beginning(
     };
     let programs = worker_bundles
         .iter()
-        .map(|id| bundle::program_of(id, &read(id)?).map_err(damaged(id)))
+        .map(|id| read(id).and_then(|source| bundle::program_of(&source.id, &source.bytes).map_err(damaged(id))))
         .collect::<Result<_, _>>()?;
-    let bundle = bundle::set_bundle_argument(source, &read(source)?).map_err(damaged(source))?;
+    let code = read(source)?;
+    let bundle = bundle::set_bundle_argument(&code.id, &code.bytes).map_err(damaged(source))?;
     // The options in the kernel's key order (`vat-loader.js`).
     let set_bundle = format!(
         r#""{}",{bundle},{{"enableDisavow":{},"relaxDurabilityRules":{relax_durability_rules}}}"#,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bundle::BundleError;
 use crate::transcript::{Hash256, Position};
@@ -81,15 +81,24 @@ pub struct Divergence {
     pub partial: Option<Partial>,
 }
 
-/// What came of the second replay that every divergence gets, in a fresh process from the same base.
+/// What came of the further replays that every divergence gets, each in a fresh process from the same base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Repeat {
-    /// The same findings.
+    /// The same findings each time.
     Deterministic,
-    /// Others, or none: those of the second replay.
-    Flaky(Vec<Finding>),
-    /// The second replay failed for a reason of ours.
+    /// Not each time: what else there was.
+    Flaky(Vec<Outcome>),
+    /// They failed for a reason of ours.
     Unconfirmed(String),
+}
+
+/// What some of several replays found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How many.
+    pub times: u32,
+    /// What; empty if they did as recorded.
+    pub findings: Vec<Finding>,
 }
 
 impl Repeat {
@@ -105,7 +114,7 @@ impl Repeat {
 }
 
 /// What kind of thing differed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// A syscall is another one, or stands at another place.
@@ -151,8 +160,26 @@ impl FindingKind {
     }
 }
 
+/// What a finding is known to be. It is a divergence all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingClass {
+    /// A read of what describes a virtual collection, which is made or not depending on when the engine collects garbage.
+    GcSensitiveRead,
+}
+
+impl FindingClass {
+    /// One word, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::GcSensitiveRead => "gc_sensitive_read",
+        }
+    }
+}
+
 /// One difference between the record and the replay.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What kind of thing differed.
     pub kind: FindingKind,
@@ -161,6 +188,9 @@ pub struct Finding {
     /// Number of the syscall within the delivery, from 0, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syscall: Option<usize>,
+    /// What it is known to be, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<FindingClass>,
     /// What the record says; an excerpt where it is long. `None` if the record has nothing.
     pub recorded: Option<String>,
     /// What the replay did; an excerpt where it is long. `None` if it did nothing.
@@ -172,6 +202,9 @@ impl fmt::Display for Finding {
         write!(f, "{}", self.kind.label())?;
         if let Some(syscall) = self.syscall {
             write!(f, " (syscall {syscall})")?;
+        }
+        if self.class == Some(FindingClass::GcSensitiveRead) {
+            write!(f, " (a read that garbage collection causes)")?;
         }
         let side = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
         write!(f, ": recorded {}, replayed {}", side(&self.recorded), side(&self.replayed))

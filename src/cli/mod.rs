@@ -1,6 +1,7 @@
 //! The program: arguments, commands, exit codes.
 
 mod doctor;
+mod evidence;
 mod run;
 mod spans;
 mod verdicts;
@@ -19,6 +20,8 @@ use tracing_subscriber::EnvFilter;
 use crate::archive::{ArchiveError, Archives};
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
+use crate::evidence::{Case, EvidenceError};
+use crate::forensics::bisect::BisectError;
 use crate::kernel_db::{DbError, KernelDb};
 use crate::plan::{Selection, Survey};
 use crate::replay::{Limits, LocateError, WorkerProgram};
@@ -65,6 +68,18 @@ enum Command {
     Ack(verdicts::AckArgs),
     /// Print the configuration that `run` would have, with where each value comes from
     Config(Box<run::ShowArgs>),
+    /// Replay the span of which evidence was kept, from the evidence alone, with any worker
+    ///
+    /// Exit codes as those of `verify`.
+    Replay(evidence::ReplayArgs),
+    /// Say in words what evidence shows, and what may be the cause
+    Explain(evidence::ExplainArgs),
+    /// Find the delivery after which the heaps of two workers differ
+    ///
+    /// Exit codes: 0 they do not; 1 could not run; 2 bad usage; 3 they do.
+    Bisect(Box<evidence::BisectArgs>),
+    /// Make one file of evidence, and back
+    Evidence(evidence::EvidenceCommandArgs),
     /// List the spans, what is there of each, and whether it can be verified
     Spans(spans::SpansArgs),
     /// Check what verifying this database needs, and say what to change
@@ -88,6 +103,11 @@ struct DbArgs {
 }
 
 impl DbArgs {
+    /// Without archives.
+    fn of(db: &Path, format: Format) -> Self {
+        Self { db: db.to_owned(), transcript_archive: None, snapshot_archive: None, format }
+    }
+
     /// Finds the database and its archives, and looks at what is there of some vats, or of all. Rows that can't be read
     /// are told at once.
     fn open(&self, vats: &[String]) -> Result<(KernelDb, Archives, Survey), CliError> {
@@ -144,7 +164,7 @@ struct WorkerArgs {
     /// The user and group that workers run as where we are root
     #[arg(long, value_name = "UID", default_value_t = NOBODY, value_parser = clap::value_parser!(u32).range(1..))]
     worker_user: u32,
-    /// The node's TZ, which vats can see [default: our own TZ, else UTC]
+    /// The node's TZ, which vats can see [default: what the evidence says, else our own TZ, else UTC]
     #[arg(long, value_name = "ZONE")]
     worker_tz: Option<OsString>,
     /// A delivery may take this much processor time
@@ -159,25 +179,53 @@ struct WorkerArgs {
     /// A worker may have this much memory
     #[arg(long, value_name = "MIB", default_value_t = 6144, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     worker_memory_max: u64,
-    /// The stack that workers start with, as `ulimit -s` of the node: decides how deep vats may recurse
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1 << 10))]
-    worker_stack: u64,
+    /// The stack that workers start with, as `ulimit -s` of the node: decides how deep vats may recurse [default: 8, or
+    /// what the evidence says]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 10))]
+    worker_stack: Option<u64>,
 }
 
 impl WorkerArgs {
     fn find(&self, db: &Path) -> Result<Vec<WorkerProgram>, LocateError> {
+        self.find_near(&self.workers, db, self.worker_tz.clone(), &self.limits())
+    }
+
+    /// For a span of which evidence was kept: as its worker was, where nothing else is asked for.
+    fn find_for(&self, case: &Case) -> Result<Vec<WorkerProgram>, LocateError> {
+        let worker = &case.manifest.worker;
+        let own = Path::new(&worker.path);
+        let named = match &self.workers[..] {
+            [] if own.is_file() => vec![own.to_owned()],
+            named => named.to_vec(),
+        };
+        let zone = self.worker_tz.clone().unwrap_or_else(|| worker.time_zone.clone().into());
+        self.find_near(&named, case.dir(), Some(zone), &self.limits_for(case))
+    }
+
+    fn limits_for(&self, case: &Case) -> Limits {
+        let stack = self.worker_stack.map_or(case.manifest.worker.stack, |mib| mib << 20);
+        Limits { stack, ..self.limits() }
+    }
+
+    fn find_near(
+        &self,
+        named: &[PathBuf],
+        near: &Path,
+        zone: Option<OsString>,
+        limits: &Limits,
+    ) -> Result<Vec<WorkerProgram>, LocateError> {
         let here = std::env::current_dir().unwrap_or_default();
         let settings = Settings {
             mode: self.sandbox,
             user: Some(self.worker_user),
-            time_zone: self.worker_tz.clone(),
+            time_zone: zone,
             group: Group::delegated(),
             policy: None,
         };
         if self.sandbox == Mode::Off {
             tracing::warn!("the sandbox is off: the code that vats run can do whatever this user can (--sandbox)");
         }
-        WorkerProgram::find(&self.workers, &[&here, db], &settings, &self.limits())
+        WorkerProgram::find(named, &[&here, near], &settings, limits)
     }
 
     fn limits(&self) -> Limits {
@@ -186,11 +234,14 @@ impl WorkerArgs {
             delivery_cpu_max: Duration::from_secs(self.delivery_cpu_max),
             span_cpu_max: Duration::from_secs(self.span_cpu_max),
             resident_max: self.worker_memory_max << 20,
-            stack: self.worker_stack << 20,
+            stack: self.worker_stack.unwrap_or(STACK_MIB) << 20,
             ..Limits::default()
         }
     }
 }
+
+/// The stack of processes that nobody has told otherwise.
+const STACK_MIB: u64 = 8;
 
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
@@ -209,6 +260,16 @@ enum CliError {
     Daemon(#[from] DaemonError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Evidence(#[from] EvidenceError),
+    #[error("{0}")]
+    Bisect(#[from] BisectError),
+    #[error("the record names no bundle {id}, so it can't be replaced: {why}")]
+    NoSuchBundle { id: String, why: String },
+    #[error("two workers are to be compared, and there are {count}: give --worker twice")]
+    NotTwoWorkers { count: usize },
+    #[error("failed to keep the heaps in {}: {source}", path.display())]
+    Keep { path: PathBuf, source: io::Error },
     #[error("no divergence {id} in this store; `spanwatch verdicts --diverged` lists those that it has")]
     UnknownDivergence { id: String },
     #[error("failed to write the result: {0}")]
@@ -245,6 +306,10 @@ pub fn main() -> ExitCode {
         Command::Ack(args) => verdicts::acknowledge(&args),
         Command::Config(args) => run::show(&args),
         Command::Verify(args) => verify::run(args),
+        Command::Replay(args) => evidence::replay(&args),
+        Command::Explain(args) => evidence::tell(&args),
+        Command::Bisect(args) => evidence::narrow_down(&args),
+        Command::Evidence(args) => evidence::run(&args),
         Command::Spans(args) => spans::run(args),
         Command::Doctor(args) => doctor::run(&args),
     };

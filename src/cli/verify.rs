@@ -1,8 +1,10 @@
 //! `spanwatch verify`.
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::RwLock;
 use std::time::Instant;
 
@@ -11,10 +13,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs, WorkerArgs, default_jobs};
 use crate::capture::Captures;
+use crate::evidence::{EvidenceError, Keeper, WorkerColumn, column, note_workers, worker_facts};
+use crate::judge::{Court, REPEATS};
 use crate::kernel_db::Access;
 use crate::plan::plan;
 use crate::report::{Totals, json, text};
-use crate::schedule::{self, Context};
+use crate::schedule::{self, Context, SpanReport};
+use crate::transcript::SpanId;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -24,9 +29,31 @@ pub(super) struct VerifyArgs {
     selection: SelectionArgs,
     #[command(flatten)]
     worker: WorkerArgs,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
     /// How many spans are replayed at once [default: one a processor; beside a running node half as many]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Args)]
+struct EvidenceArgs {
+    /// Keep a folder for each divergence in this directory, with all that is needed to replay it elsewhere
+    #[arg(long = "evidence", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// All folders together stay below this
+    #[arg(long = "evidence-max", value_name = "MIB", default_value_t = 10_240, requires = "dir")]
+    max: u64,
+    /// How often a divergence is repeated in a fresh process
+    #[arg(long, value_name = "N", default_value_t = REPEATS, value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeats: u32,
+}
+
+impl EvidenceArgs {
+    fn keeper(&self) -> Result<Option<Keeper>, EvidenceError> {
+        // Nobody acknowledges here: nothing is ever dropped.
+        self.dir.clone().map(|dir| Keeper::open(dir, self.max.saturating_mul(1 << 20), Vec::new)).transpose()
+    }
 }
 
 pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
@@ -42,6 +69,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     let units = plan(&survey, &archives, &captures, &selection);
     let limits = args.worker.limits();
     let memory = RwLock::new(());
+    let keeper = args.evidence.keeper()?;
     let context = Context {
         db: &db,
         archives: &archives,
@@ -49,16 +77,19 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
         survey: &survey,
         programs: &programs,
         limits: &limits,
-        memory: &memory,
+        court: Court { repeats: args.evidence.repeats, memory: &memory },
+        evidence: keeper.as_ref(),
     };
 
     let spans: usize = units.iter().map(Vec::len).sum::<usize>() * programs.len();
     let bar = progress_bar(spans as u64, args.db.format);
     let mut totals = Totals::default();
+    let mut columns = Columns::default();
     let mut written = Ok(());
     let mut out = io::stdout().lock();
     schedule::run(&context, &units, jobs, |report| {
         totals.add(report);
+        columns.add(report, &context);
         let line = match args.db.format {
             Format::Text => text::span(report, programs.len()),
             Format::Json => json::span(report),
@@ -69,6 +100,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     bar.finish_and_clear();
+    columns.note();
     if written.is_err() && totals.count("diverged") > 0 {
         // Nobody reads on, but the exit code can still tell.
         return Ok(Exit::Diverged);
@@ -82,6 +114,36 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     Ok(exit(&totals, survey.faults.is_empty()))
 }
 
+/// What each of several workers did with the spans of which there is evidence.
+#[derive(Default)]
+struct Columns {
+    of_span: HashMap<SpanId, Vec<WorkerColumn>>,
+    folders: Vec<(SpanId, PathBuf)>,
+}
+
+impl Columns {
+    fn add(&mut self, report: &SpanReport, context: &Context<'_>) {
+        if context.evidence.is_none() || context.programs.len() < 2 {
+            return;
+        }
+        let facts = worker_facts(&context.programs[report.worker], context.limits);
+        self.of_span.entry(report.id.clone()).or_default().push(column(&report.verdict, facts));
+        if let Some(Ok(kept)) = &report.evidence
+            && kept.times == 1
+        {
+            self.folders.push((report.id.clone(), kept.dir.join(&kept.folder)));
+        }
+    }
+
+    fn note(&self) {
+        for (id, folder) in &self.folders {
+            if let Err(error) = note_workers(folder, &self.of_span[id]) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+}
+
 /// A running node comes first: the replays get what it leaves, and unless told otherwise at most half of the cores.
 fn beside_a_node(asked: Option<NonZeroUsize>) -> NonZeroUsize {
     // Workers inherit it. A refusal is no reason not to verify.
@@ -90,7 +152,7 @@ fn beside_a_node(asked: Option<NonZeroUsize>) -> NonZeroUsize {
     asked.unwrap_or(half)
 }
 
-fn exit(totals: &Totals, are_all_rows_readable: bool) -> Exit {
+pub(super) fn exit(totals: &Totals, are_all_rows_readable: bool) -> Exit {
     let incomplete = totals.count("unverifiable") + totals.count("failed");
     if totals.count("diverged") > 0 {
         Exit::Diverged

@@ -32,6 +32,8 @@ pub struct Config {
     pub schedule: Schedule,
     /// Copies of what it deletes.
     pub capture: Capture,
+    /// What is kept of divergences.
+    pub evidence: Evidence,
     /// The daemon's memory.
     pub state: State,
     /// The web server's address, if there is to be one.
@@ -131,6 +133,17 @@ pub enum CaptureWhen {
     Never,
 }
 
+/// `[evidence]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The directory; `None` for one in the state directory.
+    pub dir: Option<PathBuf>,
+    /// All folders together, in bytes; 0 for none.
+    pub max_bytes: u64,
+    /// Further replays of what diverges.
+    pub repeats: u32,
+}
+
 /// `[state]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -212,6 +225,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Config {
+    /// Where evidence is kept.
+    #[must_use]
+    pub fn evidence_dir(&self) -> PathBuf {
+        self.evidence.dir.clone().unwrap_or_else(|| self.state.dir.join("evidence"))
+    }
+
     /// Reads the values out of their layers. `needs_node` is whether a database must be given.
     ///
     /// # Errors
@@ -253,6 +272,11 @@ impl Config {
                 items: read.one_of("capture.items", &CAPTURE_WHEN),
                 images: read.one_of("capture.images", &CAPTURE_WHEN),
                 max_bytes: read.size("capture.max_bytes", KIB..=1 << 50),
+            },
+            evidence: Evidence {
+                dir: read.path("evidence.dir"),
+                max_bytes: read.size("evidence.max_bytes", 0..=1 << 50),
+                repeats: read.number("evidence.repeats", 1..=100),
             },
             state: State {
                 dir: read.path("state.dir").unwrap_or_default(),

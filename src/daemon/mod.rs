@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::Captures;
 use crate::config::{self, Config};
+use crate::evidence::{EvidenceError, Keeper};
 use crate::http;
 use crate::kernel_db::KernelDb;
 use crate::neighbour;
@@ -59,6 +60,9 @@ pub enum DaemonError {
         /// What the system said.
         source: io::Error,
     },
+    /// Where evidence is kept.
+    #[error("{0}; evidence.dir says where it is kept, and with evidence.max_bytes = \"0KiB\" none is")]
+    Evidence(#[from] EvidenceError),
     /// A thread, a timer or a signal.
     #[error("failed to start: {0}")]
     System(#[from] io::Error),
@@ -81,7 +85,14 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     };
     let programs = WorkerProgram::find(&named, &[&here, db.path()], &settings, &limits(&config.worker))?;
     let store = Arc::new(Store::open(&config.state.dir)?);
-    let shared = Arc::new(Shared::new(config, db, programs, store)?);
+    let evidence = match config.evidence.max_bytes {
+        0 => None,
+        max => {
+            let of = Arc::clone(&store);
+            Some(Keeper::open(config.evidence_dir(), max, move || of.acknowledged_evidence().unwrap_or_default())?)
+        }
+    };
+    let shared = Arc::new(Shared::new(config, db, programs, store, evidence)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(&shared))
 }

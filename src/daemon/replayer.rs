@@ -17,6 +17,7 @@ use super::look::Keeper;
 use super::outcome::{may_be_owed_to_vanishing, outcome};
 use super::shared::{Claim, Shared};
 use crate::config::CaptureWhen;
+use crate::judge::Court;
 use crate::kernel_db::DbError;
 use crate::metrics::observe;
 use crate::plan::{Base, PlannedSpan};
@@ -71,7 +72,8 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
         survey: &survey,
         programs: &shared.programs,
         limits: &shared.limits,
-        memory: &shared.memory,
+        court: Court { repeats: shared.config.evidence.repeats, memory: &shared.memory },
+        evidence: shared.evidence.as_ref(),
     };
     let mut judged = HashSet::new();
     for unit in &units {
@@ -191,8 +193,24 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanRepo
     }
     if outcome.verdict == "diverged" {
         metrics.divergences_unacknowledged.inc();
+        tell_evidence(shared, report);
     }
     tell(report, outcome.explanation.as_deref(), &outcome, job.source);
+}
+
+/// What became of the evidence of a divergence.
+fn tell_evidence(shared: &Shared, report: &SpanReport) {
+    match &report.evidence {
+        Some(Ok(kept)) => {
+            shared.measure_evidence();
+            tracing::info!(folder = %kept.dir.join(&kept.folder).display(), times = kept.times, "evidence: {kept}");
+        }
+        Some(Err(error)) => {
+            shared.metrics.evidence_failures.with_label_values(&[error.label()]).inc();
+            shared.complain("evidence", &format!("no evidence of {} could be kept: {error}", report.id));
+        }
+        None => {}
+    }
 }
 
 /// One line a verdict, as loud as it deserves. What can't be verified of a long history is counted, and told only to who

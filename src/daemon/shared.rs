@@ -12,6 +12,8 @@ use super::look::Retention;
 use crate::archive::Archives;
 use crate::capture::Captures;
 use crate::config::Config;
+use crate::evidence::Keeper;
+use crate::evidence::keeper::Usage;
 use crate::kernel_db::KernelDb;
 use crate::metrics::{Metrics, PAUSE_REASONS, gauge_value};
 use crate::neighbour;
@@ -39,6 +41,8 @@ pub struct Shared {
     pub captures: Captures,
     /// Our memory.
     pub store: Arc<Store>,
+    /// Where the evidence of divergences is kept, if it is.
+    pub evidence: Option<Keeper>,
     /// What is exported.
     pub metrics: Metrics,
     /// The worker; the list has one.
@@ -125,6 +129,7 @@ impl Shared {
         db: KernelDb,
         programs: Vec<WorkerProgram>,
         store: Arc<Store>,
+        evidence: Option<Keeper>,
     ) -> Result<Self, StoreError> {
         let archives =
             Archives::growing(config.node.transcript_archive.as_deref(), config.node.snapshot_archive.as_deref());
@@ -161,7 +166,10 @@ impl Shared {
             db,
             programs,
             store,
+            evidence,
         };
+        shared.metrics.evidence_max_bytes.set(gauge_value(shared.config.evidence.max_bytes));
+        shared.measure_evidence();
         let program = &shared.programs[0];
         shared.metrics.identify(&program.version, &program.sha256, &shared.sandbox_layers());
         shared.metrics.set_node_state("missing");
@@ -317,6 +325,13 @@ impl Shared {
         }
         metrics.worker_peak_memory_bytes.set(gauge_value(neighbour::workers_peak_memory()));
         metrics.node_wal_bytes.set(gauge_value(self.db.wal_bytes()));
+    }
+
+    /// Sets the gauges of what evidence takes.
+    pub(super) fn measure_evidence(&self) {
+        let Usage { folders, bytes } = self.evidence.as_ref().map(Keeper::usage).unwrap_or_default();
+        self.metrics.evidence_folders.set(gauge_value(folders));
+        self.metrics.evidence_bytes.set(gauge_value(bytes));
     }
 
     /// Counts and tells trouble with the store.

@@ -5,15 +5,20 @@
 //! vat as recorded; console output and allocation figures, which the kernel does not record.
 //!
 //! After a mismatch the delivery goes on as far as it can be answered honestly: a syscall that stands elsewhere in the
-//! record gets that response, one that always gets the same response gets that; anything else ends the delivery.
+//! record gets that response; one that always gets the same response gets that; a read of a key whose value this span's
+//! record tells gets that value, marked as inferred; anything else ends the delivery.
 //!
 //! No I/O and no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::transcript::Syscall;
+use serde_json::value::RawValue;
+
+use super::trace::{Answer, TracedSyscall};
 use crate::transcript::canonical::{self, CanonicalError};
-use crate::verdict::{Finding, FindingKind, excerpts};
+use crate::transcript::{Item, Position, Syscall};
+use crate::verdict::{Finding, FindingClass, FindingKind, excerpts};
 
 /// The response to each syscall that returns nothing (`swingset-vat/src/kernel/kernelSyscall.js`).
 const NOTHING: &str = "[\"ok\",null]";
@@ -43,6 +48,8 @@ const ALIGN_MAX: usize = 2_000;
 #[derive(Debug)]
 pub struct SyscallCheck<'a> {
     recorded: &'a [Syscall<'a>],
+    /// The deliveries of the span before this one: they tell what the vat's store holds.
+    before: &'a [(Position, Item<'a>)],
     /// How many were replayed exactly as recorded from the start on.
     agreed: usize,
     /// From the first one that differed.
@@ -54,8 +61,9 @@ struct AfterMismatch {
     /// The recorded syscalls from `agreed` on in canonical form, and where each is still to be answered.
     recorded: Vec<Vec<u8>>,
     unanswered: HashMap<Vec<u8>, VecDeque<usize>>,
-    /// The replayed ones from there on, as text and in canonical form.
-    replayed: Vec<(String, Vec<u8>)>,
+    /// The replayed ones from there on, and each in canonical form.
+    replayed: Vec<TracedSyscall>,
+    keys: Vec<Vec<u8>>,
     /// Bytes of their text.
     bytes: usize,
     /// How many had no counterpart in the record.
@@ -73,15 +81,15 @@ impl AfterMismatch {
         for (at, key) in recorded.iter().enumerate() {
             unanswered.entry(key.clone()).or_default().push_back(at);
         }
-        Self { recorded, unanswered, replayed: Vec::new(), bytes: 0, unrecorded: 0, ended: false }
+        Self { recorded, unanswered, replayed: Vec::new(), keys: Vec::new(), bytes: 0, unrecorded: 0, ended: false }
     }
 }
 
 impl<'a> SyscallCheck<'a> {
-    /// Begins a delivery.
+    /// Begins a delivery; `before` are those of the span before it.
     #[must_use]
-    pub fn new(recorded: &'a [Syscall<'a>]) -> Self {
-        Self { recorded, agreed: 0, after: None }
+    pub fn new(recorded: &'a [Syscall<'a>], before: &'a [(Position, Item<'a>)]) -> Self {
+        Self { recorded, before, agreed: 0, after: None }
     }
 
     /// How many syscalls the vat has made.
@@ -94,13 +102,13 @@ impl<'a> SyscallCheck<'a> {
     ///
     /// # Errors
     /// When what was replayed is no syscall at all.
-    pub fn next(&mut self, replayed: &str) -> Result<Option<&'a str>, CanonicalError> {
+    pub fn next(&mut self, replayed: &str) -> Result<Option<Cow<'a, str>>, CanonicalError> {
         if self.after.is_none()
             && let Some(recorded) = self.recorded.get(self.agreed)
             && recorded.request() == replayed
         {
             self.agreed += 1;
-            return Ok(Some(recorded.response()));
+            return Ok(Some(Cow::Borrowed(recorded.response())));
         }
         let key = canonical::canonical(replayed)?;
         if self.after.is_none()
@@ -108,47 +116,120 @@ impl<'a> SyscallCheck<'a> {
             && canonical::canonical(recorded.request()).is_ok_and(|recorded| recorded == key)
         {
             self.agreed += 1;
-            return Ok(Some(recorded.response()));
+            return Ok(Some(Cow::Borrowed(recorded.response())));
         }
         let rest = &self.recorded[self.agreed..];
         let after = self.after.get_or_insert_with(|| AfterMismatch::new(rest));
         let found = after.unanswered.get_mut(&key).and_then(VecDeque::pop_front);
         after.bytes += replayed.len();
-        after.replayed.push((replayed.to_owned(), key));
-        if after.bytes > REPLAYED_BYTES_MAX {
-            after.ended = true;
-            return Ok(None);
-        }
-        if let Some(found) = found {
-            return Ok(Some(rest[found].response()));
-        }
-        after.unrecorded += 1;
+        after.unrecorded += usize::from(found.is_none());
+        let is_too_much = after.bytes > REPLAYED_BYTES_MAX || after.unrecorded > UNRECORDED_MAX;
         let returns_nothing = RETURN_NOTHING.iter().any(|name| replayed.starts_with(&format!("[\"{name}\"")));
-        if returns_nothing && after.unrecorded <= UNRECORDED_MAX {
-            return Ok(Some(NOTHING));
+        let (answer, response) = match found {
+            _ if is_too_much => (Answer::None, None),
+            Some(found) => (Answer::Recorded, Some(Cow::Borrowed(rest[found].response()))),
+            None if returns_nothing => (Answer::Nothing, Some(Cow::Borrowed(NOTHING))),
+            None => match self.infer(replayed) {
+                Some(response) => (Answer::Inferred, Some(Cow::Owned(response))),
+                None => (Answer::None, None),
+            },
+        };
+        if let Some(after) = &mut self.after {
+            after.ended = response.is_none();
+            after.keys.push(key);
+            after.replayed.push(TracedSyscall {
+                request: replayed.to_owned(),
+                response: response.as_deref().map(str::to_owned),
+                answer,
+            });
         }
-        after.ended = true;
-        Ok(None)
+        Ok(response)
+    }
+
+    /// The response to a read of a key whose value this span's record tells: nobody but the vat itself writes it.
+    fn infer(&self, read: &str) -> Option<String> {
+        let key = argument_of(read, "vatstoreGet")?;
+        let replayed = self.after.iter().flat_map(|after| after.replayed.iter().rev());
+        let replayed = replayed.map(|syscall| (&syscall.request[..], syscall.response.as_deref().unwrap_or_default()));
+        let recorded =
+            |syscalls: &'a [Syscall<'a>]| syscalls.iter().rev().map(|syscall| (syscall.request(), syscall.response()));
+        let before = self.before.iter().rev().flat_map(|(_, item)| recorded(&item.syscalls));
+        replayed
+            .chain(recorded(&self.recorded[..self.agreed]))
+            .chain(before)
+            .find_map(|(request, response)| value_after(request, response, key))
     }
 
     /// Ends the delivery and says what differed. `completed` is whether the vat finished it: if it did not, recorded
     /// syscalls that it never came to are not missing.
     #[must_use]
-    pub fn finish(self, completed: bool) -> Vec<SyscallFinding> {
+    pub fn finish(self, completed: bool) -> Finished {
         let rest = &self.recorded[self.agreed..];
         if self.after.is_none() && (!completed || rest.is_empty()) {
-            return Vec::new();
+            return Finished { findings: Vec::new(), agreed: self.agreed, after: Vec::new() };
         }
         let after = self.after.unwrap_or_else(|| AfterMismatch::new(rest));
         let recorded = rest.iter().map(Syscall::request).zip(after.recorded).collect::<Vec<_>>();
-        findings(&recorded, &after.replayed, self.agreed, after.ended || !completed)
+        let replayed: Vec<(&str, Vec<u8>)> =
+            after.replayed.iter().map(|syscall| &syscall.request[..]).zip(after.keys).collect();
+        let findings = findings(&recorded, &replayed, self.agreed, after.ended || !completed);
+        Finished { findings, agreed: self.agreed, after: after.replayed }
     }
+}
+
+/// What came of a delivery's syscalls.
+#[derive(Debug)]
+pub struct Finished {
+    /// What differed.
+    pub findings: Vec<SyscallFinding>,
+    /// How many were as recorded, from the start on.
+    pub agreed: usize,
+    /// Those after them.
+    pub after: Vec<TracedSyscall>,
+}
+
+/// The text of the first argument of a syscall, if that is the one that is meant.
+fn argument_of<'a>(request: &'a str, name: &str) -> Option<&'a str> {
+    if !request.starts_with(&format!("[\"{name}\"")) {
+        return None;
+    }
+    let elements: Vec<&RawValue> = serde_json::from_str(request).ok()?;
+    elements.get(1).map(|key| key.get())
+}
+
+/// What a read of a key gives after a syscall, if that syscall tells.
+fn value_after(request: &str, response: &str, key: &str) -> Option<String> {
+    // Most syscalls are about other keys: they are not parsed.
+    if !request.starts_with("[\"vatstore") || !request.contains(key) {
+        return None;
+    }
+    let elements: Vec<&RawValue> = serde_json::from_str(request).ok()?;
+    let (name, of) = (elements.first()?.get(), elements.get(1)?.get());
+    match name {
+        _ if of != key => None,
+        "\"vatstoreGet\"" if response.starts_with("[\"ok\"") => Some(response.to_owned()),
+        "\"vatstoreSet\"" => Some(format!("[\"ok\",{}]", elements.get(2)?.get())),
+        "\"vatstoreDelete\"" => Some(NOTHING.to_owned()),
+        _ => None,
+    }
+}
+
+/// Whether a syscall reads what describes a virtual collection. Liveslots reads it when it makes a collection's
+/// representative anew, and whether that must be done depends on when the engine collected the last one.
+#[must_use]
+pub fn is_gc_sensitive(request: &str) -> bool {
+    let Some(key) = argument_of(request, "vatstoreGet") else { return false };
+    let Some(rest) = key.strip_prefix("\"vc.") else { return false };
+    let Some((number, field)) = rest.split_once('.') else { return false };
+    number.bytes().all(|byte| byte.is_ascii_digit()) && matches!(field, "|schemata\"" | "|label\"")
 }
 
 /// A difference in the syscalls of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyscallFinding {
     kind: FindingKind,
+    /// What it is known to be.
+    class: Option<FindingClass>,
     /// Number of the syscall in its delivery, from 0: in the record, or for an extra one in the replay.
     index: usize,
     recorded: Option<String>,
@@ -170,94 +251,160 @@ impl SyscallFinding {
             None => (self.recorded, self.replayed),
         };
         let (recorded, replayed) = excerpts(recorded.as_deref(), replayed.as_deref());
-        Finding { kind: self.kind, position, syscall: Some(self.index), recorded, replayed }
+        Finding { kind: self.kind, position, syscall: Some(self.index), class: self.class, recorded, replayed }
     }
+}
+
+/// What became of a syscall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// The same in both.
+    Ok,
+    /// Another one stands in its place.
+    Changed,
+    /// Only the record has it.
+    Missing,
+    /// Only the replay has it.
+    Extra,
+    /// Made at another place.
+    Moved,
+    /// The replayed delivery ended before it could come to it.
+    NotReached,
+}
+
+/// A line of two sequences of syscalls side by side: which, from 0, in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aligned {
+    /// What became of it.
+    pub mark: Mark,
+    /// In the record.
+    pub recorded: Option<usize>,
+    /// In the replay.
+    pub replayed: Option<usize>,
+}
+
+/// Puts the syscalls of a recorded and of a replayed delivery side by side. `ended` is whether the replayed one was cut off.
+#[must_use]
+pub fn side_by_side(recorded: &[&str], replayed: &[&str], ended: bool) -> Vec<Aligned> {
+    let with_keys = |texts: &[&'_ str]| -> Vec<Vec<u8>> {
+        texts.iter().map(|text| canonical::canonical(text).unwrap_or_else(|_| text.as_bytes().to_vec())).collect()
+    };
+    let (one, other) = (with_keys(recorded), with_keys(replayed));
+    let agreed = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
+    let same = (0..agreed).map(|at| Aligned { mark: Mark::Ok, recorded: Some(at), replayed: Some(at) });
+    let rest = aligned(&one[agreed..], &other[agreed..], ended).into_iter().map(|row| Aligned {
+        recorded: row.recorded.map(|at| at + agreed),
+        replayed: row.replayed.map(|at| at + agreed),
+        ..row
+    });
+    same.chain(rest).collect()
 }
 
 /// One step of an alignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Both,
+    Both(usize, usize),
     Recorded(usize),
     Replayed(usize),
 }
 
-fn findings(
-    recorded: &[(&str, Vec<u8>)],
-    replayed: &[(String, Vec<u8>)],
-    first: usize,
-    ended: bool,
-) -> Vec<SyscallFinding> {
+fn aligned(recorded: &[Vec<u8>], replayed: &[Vec<u8>], ended: bool) -> Vec<Aligned> {
     let steps = align(recorded, replayed);
     // Where the delivery was cut off, what the record has after the last replayed syscall is unknown, not missing. One
     // recorded syscall still stands against the one that could not be answered.
     let last_replayed = steps.iter().rposition(|step| !matches!(step, Step::Recorded(_)));
-    let (mut missing, mut extra) = (Vec::new(), Vec::new());
-    let mut found = Vec::new();
+    let mut rows: Vec<Aligned> = Vec::new();
+    let row = |mark, recorded, replayed| Aligned { mark, recorded, replayed };
     let mut gap: (Vec<usize>, Vec<usize>) = Default::default();
-    let mut close = |gap: &mut (Vec<usize>, Vec<usize>), is_last: bool| {
+    let close = |rows: &mut Vec<Aligned>, gap: &mut (Vec<usize>, Vec<usize>), is_last: bool| {
         let pairs = gap.0.len().min(gap.1.len());
-        // Only where there was too much to align can a pair be equal.
-        found.extend(
-            gap.0.iter().copied().zip(gap.1.iter().copied()).filter(|(from, to)| recorded[*from].1 != replayed[*to].1),
-        );
-        if !(is_last && ended) {
-            missing.extend(gap.0.drain(pairs..));
-        }
-        extra.extend(gap.1.drain(pairs..));
+        rows.extend(gap.0.iter().zip(&gap.1).map(|(from, to)| {
+            // Only where there was too much to align can a pair be equal.
+            let mark = if recorded[*from] == replayed[*to] { Mark::Ok } else { Mark::Changed };
+            row(mark, Some(*from), Some(*to))
+        }));
+        let mark = if is_last && ended { Mark::NotReached } else { Mark::Missing };
+        rows.extend(gap.0[pairs..].iter().map(|from| row(mark, Some(*from), None)));
+        rows.extend(gap.1[pairs..].iter().map(|to| row(Mark::Extra, None, Some(*to))));
         *gap = Default::default();
     };
     for (at, step) in steps.iter().enumerate() {
         match step {
-            Step::Both => close(&mut gap, last_replayed.is_none_or(|last| at > last)),
+            Step::Both(from, to) => {
+                close(&mut rows, &mut gap, last_replayed.is_none_or(|last| at > last));
+                rows.push(row(Mark::Ok, Some(*from), Some(*to)));
+            }
             Step::Recorded(index) => gap.0.push(*index),
             Step::Replayed(index) => gap.1.push(*index),
         }
     }
-    close(&mut gap, true);
-    let mut findings: Vec<SyscallFinding> = found
+    close(&mut rows, &mut gap, true);
+    join_moved(recorded, replayed, &mut rows);
+    rows
+}
+
+/// What is missing here and extra there was moved.
+fn join_moved(recorded: &[Vec<u8>], replayed: &[Vec<u8>], rows: &mut Vec<Aligned>) {
+    let mut extra: HashMap<&[u8], VecDeque<usize>> = HashMap::new();
+    for row in rows.iter().filter(|row| row.mark == Mark::Extra) {
+        let to = row.replayed.unwrap_or_default();
+        extra.entry(&replayed[to]).or_default().push_back(to);
+    }
+    let mut moved = HashSet::new();
+    for row in rows.iter_mut().filter(|row| row.mark == Mark::Missing) {
+        let from = row.recorded.unwrap_or_default();
+        if let Some(to) = extra.get_mut(&recorded[from][..]).and_then(VecDeque::pop_front) {
+            (row.mark, row.replayed) = (Mark::Moved, Some(to));
+            moved.insert(to);
+        }
+    }
+    rows.retain(|row| row.mark != Mark::Extra || row.replayed.is_none_or(|to| !moved.contains(&to)));
+}
+
+fn findings(
+    recorded: &[(&str, Vec<u8>)],
+    replayed: &[(&str, Vec<u8>)],
+    first: usize,
+    ended: bool,
+) -> Vec<SyscallFinding> {
+    let keys = |side: &[(&str, Vec<u8>)]| side.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>();
+    let rows = aligned(&keys(recorded), &keys(replayed), ended);
+    let mut findings: Vec<SyscallFinding> = rows
         .into_iter()
-        .map(|(from, to)| SyscallFinding {
-            kind: FindingKind::Syscall,
-            index: first + from,
-            recorded: Some(recorded[from].0.to_owned()),
-            replayed: Some(replayed[to].0.clone()),
-            moved_to: None,
+        .filter_map(|row| {
+            let kind = match row.mark {
+                Mark::Ok | Mark::NotReached => return None,
+                Mark::Changed | Mark::Moved => FindingKind::Syscall,
+                Mark::Missing => FindingKind::MissingSyscall,
+                Mark::Extra => FindingKind::ExtraSyscall,
+            };
+            let (one, other) = (row.recorded.map(|at| recorded[at].0), row.replayed.map(|at| replayed[at].0));
+            let sides = [one, other].into_iter().flatten();
+            let is_gc_sensitive = row.mark != Mark::Changed && sides.clone().all(is_gc_sensitive);
+            Some(SyscallFinding {
+                kind,
+                index: first + row.recorded.or(row.replayed).unwrap_or_default(),
+                class: is_gc_sensitive.then_some(FindingClass::GcSensitiveRead),
+                recorded: one.map(str::to_owned),
+                replayed: other.map(str::to_owned),
+                moved_to: row.replayed.filter(|_| row.mark == Mark::Moved).map(|to| first + to),
+            })
         })
         .collect();
-    for from in missing {
-        let moved = extra.iter().position(|to| recorded[from].1 == replayed[*to].1);
-        let to = moved.map(|at| extra.remove(at));
-        findings.push(SyscallFinding {
-            kind: if to.is_some() { FindingKind::Syscall } else { FindingKind::MissingSyscall },
-            index: first + from,
-            recorded: Some(recorded[from].0.to_owned()),
-            replayed: to.map(|to| replayed[to].0.clone()),
-            moved_to: to.map(|to| first + to),
-        });
-    }
-    findings.extend(extra.into_iter().map(|to| SyscallFinding {
-        kind: FindingKind::ExtraSyscall,
-        index: first + to,
-        recorded: None,
-        replayed: Some(replayed[to].0.clone()),
-        moved_to: None,
-    }));
     findings.sort_by_key(|finding| finding.index);
     findings
 }
 
 /// Aligns two sequences along a longest common subsequence.
-fn align(recorded: &[(&str, Vec<u8>)], replayed: &[(String, Vec<u8>)]) -> Vec<Step> {
+fn align(recorded: &[Vec<u8>], replayed: &[Vec<u8>]) -> Vec<Step> {
     // Equal numbers for equal values.
     let mut numbers: HashMap<&[u8], usize> = HashMap::new();
-    let keys = recorded.iter().map(|(_, key)| key).chain(replayed.iter().map(|(_, key)| key));
-    for key in keys {
+    for key in recorded.iter().chain(replayed) {
         let next = numbers.len();
         numbers.entry(key).or_insert(next);
     }
-    let one: Vec<usize> = recorded.iter().map(|(_, key)| numbers[&key[..]]).collect();
-    let other: Vec<usize> = replayed.iter().map(|(_, key)| numbers[&key[..]]).collect();
+    let one: Vec<usize> = recorded.iter().map(|key| numbers[&key[..]]).collect();
+    let other: Vec<usize> = replayed.iter().map(|key| numbers[&key[..]]).collect();
     let (rows, columns) = (one.len(), other.len());
     if rows > ALIGN_MAX || columns > ALIGN_MAX {
         let unpaired = (0..rows).map(Step::Recorded).chain((0..columns).map(Step::Replayed));
@@ -279,7 +426,7 @@ fn align(recorded: &[(&str, Vec<u8>)], replayed: &[(String, Vec<u8>)]) -> Vec<St
     let mut steps = Vec::with_capacity(rows + columns);
     while row < rows || column < columns {
         if row < rows && column < columns && one[row] == other[column] {
-            steps.push(Step::Both);
+            steps.push(Step::Both(row, column));
             (row, column) = (row + 1, column + 1);
         } else if column == columns || row < rows && lengths[at(row + 1, column)] >= lengths[at(row, column + 1)] {
             steps.push(Step::Recorded(row));
@@ -310,17 +457,17 @@ mod tests {
         let texts: Vec<String> =
             recorded.iter().enumerate().map(|(n, text)| format!(r#"{{"s":{text},"r":["ok","{n}"]}}"#)).collect();
         let syscalls: Vec<Syscall<'_>> = texts.iter().map(|text| serde_json::from_str(text).expect("json")).collect();
-        let mut check = SyscallCheck::new(&syscalls);
+        let mut check = SyscallCheck::new(&syscalls, &[]);
         let mut answers = Vec::new();
         for text in replayed {
-            let answer = check.next(text).expect("a syscall").map(str::to_owned);
+            let answer = check.next(text).expect("a syscall").map(Cow::into_owned);
             answers.push(answer.clone());
             if answer.is_none() {
                 break;
             }
         }
         let completed = answers.last().is_none_or(Option::is_some);
-        let findings = check.finish(completed).into_iter().map(|finding| {
+        let findings = check.finish(completed).findings.into_iter().map(|finding| {
             let name =
                 |text: Option<String>| text.map_or("-".into(), |text| text.split('"').nth(3).unwrap_or("?").to_owned());
             let moved = finding.moved_to.map(|to| format!(" to {to}")).unwrap_or_default();
@@ -381,11 +528,81 @@ mod tests {
     }
 
     #[test]
+    fn a_read_whose_value_the_span_tells_is_inferred() {
+        let texts = [
+            (r#"["vatstoreSet","a","1"]"#, NOTHING),
+            (r#"["vatstoreGet","b"]"#, r#"["ok","2"]"#),
+            (r#"["vatstoreDelete","c"]"#, NOTHING),
+            (r#"["vatstoreGet","d"]"#, r#"["error","no"]"#),
+        ]
+        .map(|(request, response)| format!(r#"{{"s":{request},"r":{response}}}"#));
+        let item = format!(r#"{{"d":["bringOutYourDead"],"sc":[{}],"r":{{"status":"ok"}}}}"#, texts.join(","));
+        let before = [(3, Item::parse(item.as_bytes()).expect("an item"))];
+        for (made, key, value) in [
+            ("", "a", Some(r#"["ok","1"]"#)),
+            ("", "b", Some(r#"["ok","2"]"#)),
+            ("", "c", Some(NOTHING)),
+            ("", "d", None),
+            ("", "x", None),
+            (r#"["vatstoreSet","a","9"]"#, "a", Some(r#"["ok","9"]"#)),
+            (r#"["vatstoreDelete","b"]"#, "b", Some(NOTHING)),
+        ] {
+            let mut check = SyscallCheck::new(&[], &before);
+            if !made.is_empty() {
+                check.next(made).expect("a syscall");
+            }
+            let answer = check.next(&get(key)).expect("a syscall");
+            assert_eq!(answer.as_deref(), value, "{made} {key}");
+            let expected = if value.is_some() { Answer::Inferred } else { Answer::None };
+            assert_eq!(check.finish(value.is_some()).after.last().map(|last| last.answer), Some(expected));
+        }
+    }
+
+    #[test]
+    fn reads_that_collecting_garbage_causes_are_known() {
+        for (request, is) in [
+            (r#"["vatstoreGet","vc.12.|schemata"]"#, true),
+            (r#"["vatstoreGet","vc.1.|label"]"#, true),
+            (r#"["vatstoreGet","vc.1.|entryCount"]"#, false),
+            (r#"["vatstoreGet","vc.x.|label"]"#, false),
+            (r#"["vatstoreGet","vc.1.sfoo"]"#, false),
+            (r#"["vatstoreSet","vc.1.|label","x"]"#, false),
+        ] {
+            assert_eq!(is_gc_sensitive(request), is, "{request}");
+        }
+    }
+
+    #[test]
+    fn side_by_side_shows_all_of_both() {
+        let marks = |recorded: &[&str], replayed: &[&str], ended| -> Vec<(Mark, Option<usize>, Option<usize>)> {
+            let rows = side_by_side(recorded, replayed, ended).into_iter();
+            rows.map(|row| (row.mark, row.recorded, row.replayed)).collect()
+        };
+        assert_eq!(
+            marks(&["1", "2", "3", "4"], &["1", "3", "5"], false),
+            [
+                (Mark::Ok, Some(0), Some(0)),
+                (Mark::Missing, Some(1), None),
+                (Mark::Ok, Some(2), Some(1)),
+                (Mark::Changed, Some(3), Some(2)),
+            ]
+        );
+        assert_eq!(
+            marks(&["1", "2", "3"], &["9"], true),
+            [(Mark::Changed, Some(0), Some(0)), (Mark::NotReached, Some(1), None), (Mark::NotReached, Some(2), None)]
+        );
+        assert_eq!(
+            marks(&["1", "2"], &["2", "1", "3"], false),
+            [(Mark::Moved, Some(0), Some(1)), (Mark::Ok, Some(1), Some(0)), (Mark::Extra, None, Some(2))]
+        );
+    }
+
+    #[test]
     fn a_worker_that_dies_has_no_missing_syscalls() {
         let texts = [r#"{"s":["exit"],"r":["ok",null]}"#];
         let syscalls: Vec<Syscall<'_>> = texts.iter().map(|text| serde_json::from_str(text).expect("json")).collect();
-        assert_eq!(SyscallCheck::new(&syscalls).finish(false), []);
-        assert_eq!(SyscallCheck::new(&syscalls).finish(true).len(), 1);
+        assert_eq!(SyscallCheck::new(&syscalls, &[]).finish(false).findings, []);
+        assert_eq!(SyscallCheck::new(&syscalls, &[]).finish(true).findings.len(), 1);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum FromWorker<'a> {
     Syscall(Cow<'a, str>),
     /// The vat printed something, or wrote to the test log. Neither is in the transcript.
     Console {
+        /// What it printed, as the arguments' JSON texts.
+        text: String,
         /// The answer that the kernel gives.
         answer: &'static str,
     },
@@ -75,11 +77,13 @@ fn parse_query(query: &[u8]) -> Option<FromWorker<'_>> {
     }
     let query = String::from_utf8_lossy(query);
     let elements: Vec<&RawValue> = serde_json::from_str(&query).ok()?;
-    match elements.first()?.get() {
-        "\"sourcedConsole\"" => Some(FromWorker::Console { answer: "[\"ok\"]" }),
-        "\"testLog\"" => Some(FromWorker::Console { answer: "[\"OK\"]" }),
-        _ => None,
-    }
+    let answer = match elements.first()?.get() {
+        "\"sourcedConsole\"" => "[\"ok\"]",
+        "\"testLog\"" => "[\"OK\"]",
+        _ => return None,
+    };
+    let text = elements[1..].iter().map(|argument| argument.get()).collect::<Vec<_>>().join(" ");
+    Some(FromWorker::Console { text, answer })
 }
 
 /// The first element of a reply, which says how it went: `ok`, `error`, `dispatchReady`, …
@@ -108,9 +112,12 @@ mod tests {
         );
         assert_eq!(
             parse(b"?[\"sourcedConsole\",\"ls\",\"log\",\"x\"]").expect("known"),
-            FromWorker::Console { answer: "[\"ok\"]" }
+            FromWorker::Console { text: "\"ls\" \"log\" \"x\"".to_owned(), answer: "[\"ok\"]" }
         );
-        assert_eq!(parse(b"?[\"testLog\",\"x\"]").expect("known"), FromWorker::Console { answer: "[\"OK\"]" });
+        assert_eq!(
+            parse(b"?[\"testLog\",\"x\"]").expect("known"),
+            FromWorker::Console { text: "\"x\"".to_owned(), answer: "[\"OK\"]" }
+        );
     }
 
     #[test]

@@ -11,11 +11,14 @@ mod netstring;
 mod probe;
 mod process;
 mod session;
+mod trace;
 mod watch;
 mod worker;
 
+pub use compare::{Aligned, Mark, is_gc_sensitive, side_by_side};
 pub use locate::{LocateError, Sandboxed, WORKER_VARIABLE, WorkerProgram};
 pub use probe::Probe;
 pub use process::{End, run_alone};
 pub use session::{Replay, ReplayStart, replay};
+pub use trace::{Answer, Trace, TracedDelivery, TracedSyscall};
 pub use watch::{Limits, Stopped};

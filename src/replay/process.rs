@@ -112,6 +112,11 @@ impl Process {
         self.watch.awaiting(wait)
     }
 
+    /// The end of what it has printed until now.
+    pub fn said(&self) -> String {
+        self.watch.said()
+    }
+
     /// Takes the end of a worker that closed its pipes: waits for a moment, then kills.
     pub fn end(&mut self) -> End {
         let deadline = Instant::now() + END_GRACE;

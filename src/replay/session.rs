@@ -8,6 +8,8 @@
 //! Bytes count: a message is copied into the worker's heap, so deliveries and responses are sent exactly as they stand
 //! in the transcript, and nothing is evaluated that the kernel did not evaluate.
 
+use std::borrow::Cow;
+
 use crate::image::Image;
 use crate::kernel_db::VatOptions;
 use crate::span::{Beginning, Span};
@@ -15,8 +17,9 @@ use crate::transcript::{Hash256, Item, Position};
 use crate::verdict::{Failure, Finding, FindingKind, excerpts};
 
 use super::WorkerProgram;
-use super::compare::SyscallCheck;
+use super::compare::{Finished, SyscallCheck};
 use super::message::{FromWorker, tag_of};
+use super::trace::{Trace, TracedDelivery};
 use super::watch::Limits;
 use super::worker::{Worker, WorkerError, WorkerStart};
 
@@ -36,6 +39,8 @@ pub struct ReplayStart<'a> {
     pub options: &'a VatOptions,
     /// What the worker is given first.
     pub beginning: &'a Beginning<'a>,
+    /// Stop after the delivery at this position and save the heap there, whatever the record does.
+    pub probe: Option<Position>,
 }
 
 /// What a replay showed.
@@ -63,6 +68,8 @@ pub struct Replay {
     pub is_out_of_memory: bool,
     /// What went wrong on our side. Findings from before it stand.
     pub failure: Option<Failure>,
+    /// What the worker did.
+    pub trace: Trace,
 }
 
 /// Why a replay can't go on.
@@ -102,7 +109,9 @@ pub fn replay(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
         }
     };
     let mut session = Session { worker, position: span.id.start, replay };
-    match session.run(span, start.beginning) {
+    let outcome = session.run(span, start);
+    session.replay.trace.printed = session.worker.said();
+    match outcome {
         Ok(()) => session.replay.is_complete = true,
         Err(Stop::Found) => session.replay.stopped_at = Some(session.position),
         Err(Stop::Failed(failure)) => {
@@ -121,18 +130,25 @@ struct Session {
 }
 
 impl Session {
-    fn run(&mut self, span: &Span<'_>, beginning: &Beginning<'_>) -> Result<(), Stop> {
-        match beginning {
+    fn run(&mut self, span: &Span<'_>, start: &ReplayStart<'_>) -> Result<(), Stop> {
+        match start.beginning {
             Beginning::Blank { programs, set_bundle } => self.initialize(programs, set_bundle)?,
             Beginning::Image(_) => self.load()?,
         }
-        for (position, item) in span.deliveries {
+        for (index, (position, item)) in span.deliveries.iter().enumerate() {
+            if start.probe.is_some_and(|probe| *position > probe) {
+                break;
+            }
             self.position = *position;
-            self.deliver(item)?;
+            self.deliver(item, &span.deliveries[..index])?;
         }
-        if let Some(recorded) = span.saves {
-            self.position = span.id.end - 1;
-            self.save(recorded)?;
+        match (start.probe, span.saves) {
+            (Some(_), _) => self.save(None)?,
+            (None, Some(recorded)) => {
+                self.position = span.id.end - 1;
+                self.save(Some(recorded))?;
+            }
+            (None, None) => {}
         }
         Ok(())
     }
@@ -174,9 +190,9 @@ impl Session {
         }
     }
 
-    fn deliver(&mut self, item: &Item<'_>) -> Result<(), Stop> {
+    fn deliver(&mut self, item: &Item<'_>, before: &[(Position, Item<'_>)]) -> Result<(), Stop> {
         self.worker.begin_delivery();
-        let mut check = SyscallCheck::new(&item.syscalls);
+        let mut check = SyscallCheck::new(&item.syscalls, before);
         let sent = [&b"?[\"deliver\","[..], item.delivery.as_bytes(), b"]"];
         let outcome = self.command(&sent, Some(&mut check));
         self.replay.syscalls += check.count() as u64;
@@ -186,7 +202,15 @@ impl Session {
             Ok(Reply { body: Ok(body), .. }) => tag_of(body).filter(|tag| matches!(tag.as_str(), "ok" | "error")),
             _ => None,
         };
-        for finding in check.finish(status.is_some()) {
+        let Finished { findings, agreed, after } = check.finish(status.is_some());
+        self.replay.trace.add(TracedDelivery {
+            position: self.position,
+            agreed,
+            after,
+            status: status.clone(),
+            computrons: outcome.as_ref().ok().and_then(|reply| reply.computrons),
+        });
+        for finding in findings {
             self.add(finding.at(self.position));
         }
         let reply = outcome?;
@@ -219,7 +243,8 @@ impl Session {
         Ok(())
     }
 
-    fn save(&mut self, recorded: Hash256) -> Result<(), Stop> {
+    /// Has the worker save its heap, and compares that with what is recorded.
+    fn save(&mut self, recorded: Option<Hash256>) -> Result<(), Stop> {
         self.worker.begin_delivery();
         let reply = self.command(&[b"w@7"], None)?;
         let stated = match reply.body {
@@ -234,9 +259,11 @@ impl Session {
             let said = format!("it said that it wrote a snapshot of {stated} bytes, and wrote {}", image.bytes());
             return Err(self.protocol(said));
         }
-        self.replay.is_hash_compared = true;
-        self.replay.is_image_recorded = image.hash() == recorded;
-        if !self.replay.is_image_recorded {
+        self.replay.is_hash_compared = recorded.is_some();
+        self.replay.is_image_recorded = recorded == Some(image.hash());
+        if let Some(recorded) = recorded
+            && !self.replay.is_image_recorded
+        {
             self.find(FindingKind::SnapshotHash, Some(&recorded.to_string()), Some(&image.hash().to_string()));
         }
         self.replay.image = Some(image);
@@ -256,7 +283,10 @@ impl Session {
             let answer = match message {
                 FromWorker::Done { computrons, reply } => return Ok(Reply { computrons, body: Ok(reply.to_vec()) }),
                 FromWorker::Uncaught(text) => return Ok(Reply { computrons: None, body: Err(shown(text)) }),
-                FromWorker::Console { answer } => answer,
+                FromWorker::Console { text, answer } => {
+                    self.replay.trace.print(self.position, &text);
+                    Cow::Borrowed(answer)
+                }
                 FromWorker::Syscall(request) => match check.as_deref_mut() {
                     Some(check) => match check.next(&request) {
                         Ok(Some(response)) => response,
@@ -307,7 +337,7 @@ impl Session {
 
     fn find(&mut self, kind: FindingKind, recorded: Option<&str>, replayed: Option<&str>) {
         let (recorded, replayed) = excerpts(recorded, replayed);
-        self.add(Finding { kind, position: self.position, syscall: None, recorded, replayed });
+        self.add(Finding { kind, position: self.position, syscall: None, class: None, recorded, replayed });
     }
 
     fn add(&mut self, finding: Finding) {

@@ -156,6 +156,11 @@ impl Worker {
         }
     }
 
+    /// The end of what its process has printed until now.
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
     /// Takes the image that the worker has written, which can be done once.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Totals, reason_label};
 use crate::replay::WorkerProgram;
 use crate::schedule::SpanReport;
-use crate::verdict::{Finding, Repeat, Verdict};
+use crate::verdict::{Finding, Outcome, Repeat, Verdict};
 
 /// One span's outcome.
 #[derive(Debug, Serialize)]
@@ -35,6 +35,10 @@ struct SpanLine<'a> {
     repeat: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repeat_findings: Option<&'a [Finding]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcomes: Option<&'a [Outcome]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +83,10 @@ pub fn span(report: &SpanReport) -> String {
         Verdict::Diverged(divergence) => Some(divergence),
         _ => None,
     };
+    let outcomes = divergence.and_then(|divergence| match &divergence.repeat {
+        Repeat::Flaky(outcomes) => Some(&outcomes[..]),
+        Repeat::Deterministic | Repeat::Unconfirmed(_) => None,
+    });
     line(&SpanLine {
         r#type: "span",
         vat: report.id.vat.as_str(),
@@ -96,10 +104,9 @@ pub fn span(report: &SpanReport) -> String {
         findings: divergence.map(|divergence| &divergence.findings[..]),
         findings_total: divergence.map(|divergence| divergence.findings_total),
         repeat: divergence.map(|divergence| divergence.repeat.label()),
-        repeat_findings: divergence.and_then(|divergence| match &divergence.repeat {
-            Repeat::Flaky(findings) => Some(&findings[..]),
-            Repeat::Deterministic | Repeat::Unconfirmed(_) => None,
-        }),
+        repeat_findings: outcomes.and_then(<[Outcome]>::first).map(|outcome| &outcome.findings[..]),
+        outcomes,
+        evidence: report.evidence.as_ref().and_then(|kept| kept.as_ref().ok()).map(|kept| &kept.folder[..]),
         failure: divergence.and_then(|divergence| divergence.failure.as_deref()),
         reason: reason_label(&report.verdict),
         explanation: match &report.verdict {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Totals;
 use crate::schedule::SpanReport;
-use crate::verdict::{Repeat, Verdict};
+use crate::verdict::{Outcome, Repeat, Verdict};
 
 /// A span's lines: one, and one more for each thing that is to be said about it.
 #[must_use]
@@ -53,19 +53,29 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
                 let _ = write!(text, "\n    and {unsaid} more");
             }
             match &divergence.repeat {
-                Repeat::Deterministic => text.push_str("\n    deterministic: a fresh worker did the same again"),
-                Repeat::Flaky(findings) if findings.is_empty() => {
-                    text.push_str("\n    flaky: a fresh worker did as recorded");
-                }
-                Repeat::Flaky(findings) => {
-                    text.push_str("\n    flaky: a fresh worker did otherwise:");
-                    for finding in findings {
-                        let _ = write!(text, "\n        at {}:{}, {finding}", report.id.vat, finding.position);
+                Repeat::Deterministic => text.push_str("\n    deterministic: each fresh worker did the same again"),
+                Repeat::Flaky(outcomes) => {
+                    for Outcome { times, findings } in outcomes {
+                        let workers = plural(u64::from(*times), "fresh worker", "fresh workers");
+                        let what = if findings.is_empty() { "as recorded" } else { "otherwise:" };
+                        let _ = write!(text, "\n    flaky: {workers} did {what}");
+                        for finding in findings {
+                            let _ = write!(text, "\n        at {}:{}, {finding}", report.id.vat, finding.position);
+                        }
                     }
                 }
                 Repeat::Unconfirmed(why) => {
-                    let _ = write!(text, "\n    not confirmed: the second replay failed, as {why}");
+                    let _ = write!(text, "\n    not confirmed: the repetition failed, as {why}");
                 }
+            }
+            match &report.evidence {
+                Some(Ok(kept)) => {
+                    let _ = write!(text, "\n    evidence: {kept}");
+                }
+                Some(Err(error)) => {
+                    let _ = write!(text, "\n    no evidence could be kept: {error}");
+                }
+                None => {}
             }
             if let Some(failure) = &divergence.failure {
                 let _ = write!(text, "\n    then: {failure}");
@@ -165,6 +175,7 @@ mod tests {
             stopped_at: None,
             image_bytes: None,
             took: Duration::from_millis(1_234),
+            evidence: None,
         }
     }
 
@@ -212,6 +223,7 @@ mod tests {
             kind,
             position: 7,
             syscall,
+            class: None,
             recorded: recorded.map(str::to_owned),
             replayed: replayed.map(str::to_owned),
         };
@@ -234,8 +246,8 @@ mod tests {
         };
         vec![
             with(&all, 7, Repeat::Deterministic),
-            with(&one, 60, Repeat::Flaky(Vec::new())),
-            with(&one, 1, Repeat::Flaky(all[3..4].to_vec())),
+            with(&one, 60, Repeat::Flaky(vec![Outcome { times: 3, findings: Vec::new() }])),
+            with(&one, 1, Repeat::Flaky(vec![Outcome { times: 1, findings: all[3..4].to_vec() }])),
             with(&one, 1, Repeat::Unconfirmed("the worker was killed".to_owned())),
         ]
     }

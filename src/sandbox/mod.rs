@@ -214,6 +214,12 @@ impl Cage {
         self
     }
 
+    /// The `TZ` of what runs in it.
+    #[must_use]
+    pub fn time_zone(&self) -> OsString {
+        spawn::time_zone(&self.settings)
+    }
+
     /// How much was asked for.
     #[must_use]
     pub fn mode(&self) -> Mode {

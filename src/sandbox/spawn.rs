@@ -151,9 +151,8 @@ impl Cage {
         pipes: &Pipes<'_>,
         resources: &Resources,
     ) -> Result<Inmate, SpawnError> {
-        let is_root = rustix::process::geteuid().is_root();
         let is_caged = self.mode() != Mode::Off;
-        let user = (is_root && is_caged).then(|| self.settings.user.unwrap_or(NOBODY));
+        let user = (is_caged && can_change_user()).then(|| self.settings.user.unwrap_or(NOBODY));
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty())?;
         let (ours, low) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let theirs = out_of_the_way(low.as_fd())?;
@@ -344,6 +343,17 @@ pub(super) fn directory(settings: &Settings) -> io::Result<OwnedFd> {
     let opened = open(directory.path())?;
     directory.close()?;
     Ok(opened)
+}
+
+/// Root, unless it is that only by name: in a user namespace with one user in it there is nobody else to become, and that
+/// one is an ordinary user outside (user_namespaces(7)).
+fn can_change_user() -> bool {
+    let is_alone = |map: &str| {
+        let mut lengths = map.lines().map(|line| line.split_whitespace().nth(2));
+        matches!((lengths.next(), lengths.next()), (Some(Some("1")), None))
+    };
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && !is_alone(&map)
 }
 
 /// Says which user outside is which inside a new user namespace (user_namespaces(7)): the same number.

@@ -305,6 +305,22 @@ impl Store {
         })
     }
 
+    /// The folders of evidence all of whose divergences were acknowledged.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn acknowledged_evidence(&self) -> Result<Vec<String>, StoreError> {
+        self.with("read which evidence is acknowledged", |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT json_extract(detail, '$.evidence') AS folder FROM spans \
+                 WHERE verdict = 'diverged' AND folder IS NOT NULL \
+                 GROUP BY folder HAVING min(acknowledged_at IS NOT NULL) = 1",
+            )?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            rows.collect()
+        })
+    }
+
     /// Forgets verdicts that are older than so many seconds; of divergences only those that were acknowledged.
     ///
     /// # Errors

@@ -1,0 +1,207 @@
+//! What an evidence folder says of itself.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::files::FileEntry;
+use crate::transcript::{Hash256, Position};
+use crate::verdict::{Finding, FindingKind};
+
+/// The form that is written here; fields may be added to it, never changed.
+pub const SCHEMA: u32 = 1;
+
+/// `manifest.json`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The form of the folder.
+    pub schema: u32,
+    /// The version of spanwatch that wrote it.
+    pub spanwatch: String,
+    /// When, in UTC.
+    pub written_at: String,
+    /// The folder's name where it was written.
+    pub id: String,
+    /// Which divergences are counted as this one.
+    pub signature: String,
+    /// What diverged.
+    pub span: SpanFacts,
+    /// How its worker is started.
+    pub start: StartFacts,
+    /// Whether the same came of each replay: `deterministic`, `flaky`, `unconfirmed`.
+    pub repeat: String,
+    /// Why not, where it could not be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<String>,
+    /// What came of the replays, the first one's first; those with the same outcome together.
+    pub outcomes: Vec<OutcomeFacts>,
+    /// The worker that did it.
+    pub worker: WorkerFacts,
+    /// The machine.
+    pub host: HostFacts,
+    /// The files of the folder, but for this one and those that change.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// A span.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SpanFacts {
+    /// Its vat.
+    pub vat: String,
+    /// The vat's name.
+    pub name: Option<String>,
+    /// The vat's incarnation.
+    pub incarnation: u64,
+    /// First position.
+    pub start: Position,
+    /// One past the last.
+    pub end: Position,
+    /// One past the last that is here.
+    pub seen_to: Position,
+    /// The hash of its items in the node's row.
+    pub hash: Option<Hash256>,
+    /// Its first item.
+    pub begins: String,
+    /// Its last item, `termination` for none, `unseen` where it is not here.
+    pub ends: String,
+    /// The recorded hash of the snapshot at its end.
+    pub saves: Option<Hash256>,
+    /// The length of each item's text in `recorded.jsonl`, in bytes.
+    pub items: Vec<usize>,
+}
+
+/// How a worker is started for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartFacts {
+    /// `blank`, `recorded` or `chained`.
+    pub base: String,
+    /// The image that it starts from.
+    pub image: Option<ImageFacts>,
+    /// Whether that is one that no record speaks of: a diverging replay gave it.
+    pub is_base_unproved: bool,
+    /// Whether deliveries have a limit of computrons.
+    pub is_metered: bool,
+    /// Whether the vat may disavow imports.
+    pub enable_disavow: bool,
+    /// A setting of the kernel that goes to each vat.
+    pub relax_durability_rules: bool,
+    /// The bundles of a blank worker, by ID.
+    pub bundles: Vec<String>,
+}
+
+/// An image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// Of its bytes.
+    pub sha256: Hash256,
+    /// How many.
+    pub bytes: u64,
+}
+
+/// What came of some replays.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutcomeFacts {
+    /// How many replays.
+    pub times: u32,
+    /// What they found; empty if they did as recorded.
+    pub findings: Vec<Finding>,
+    /// How many findings there were, as not all are kept.
+    pub findings_total: usize,
+    /// Where they could not go on.
+    pub stopped_at: Option<Position>,
+    /// What went wrong on our side after that.
+    pub failure: Option<String>,
+    /// The image at the end.
+    pub image: Option<ImageFacts>,
+    /// Where what the worker did is written.
+    pub file: String,
+}
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerFacts {
+    /// Its program.
+    pub path: String,
+    /// What it says to `-v`.
+    pub version: String,
+    /// Of the program.
+    pub sha256: String,
+    /// `strict`, `default` or `off`.
+    pub sandbox: String,
+    /// The sandbox's layers.
+    pub layers: Vec<String>,
+    /// Its `TZ`.
+    pub time_zone: String,
+    /// Its stack, in bytes.
+    pub stack: u64,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// The kernel.
+    pub kernel: String,
+    /// The processor's architecture.
+    pub arch: String,
+    /// Its model.
+    pub processor: Option<String>,
+    /// How many processors.
+    pub processors: usize,
+    /// All memory, in bytes.
+    pub memory: Option<u64>,
+    /// In bytes.
+    pub page_size: usize,
+}
+
+/// `seen.json`: how often the divergence was met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// How often.
+    pub times: u64,
+    /// When first, in UTC.
+    pub first_at: String,
+    /// When last, in UTC.
+    pub last_at: String,
+    /// The bounds of the span of the last time.
+    pub last: (Position, Position),
+}
+
+/// `workers.json`: what a worker did with the span.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerColumn {
+    /// The worker.
+    pub worker: WorkerFacts,
+    /// `reproduces`, `diverges` or `failed`.
+    pub outcome: String,
+    /// Where it diverges first.
+    pub position: Option<Position>,
+    /// In what.
+    pub kind: Option<FindingKind>,
+    /// Whether it did the same each time.
+    pub repeat: Option<String>,
+    /// The same for people.
+    pub explanation: String,
+}
+
+impl HostFacts {
+    /// Of this machine.
+    #[must_use]
+    pub fn here() -> Self {
+        let uname = rustix::system::uname();
+        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        let field = |file: &str, name: &str| {
+            let content = std::fs::read_to_string(file).unwrap_or_default();
+            let line = content.lines().find(|line| line.starts_with(name)).map(str::to_owned)?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        Self {
+            kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
+            arch: text(uname.machine()),
+            processor: field("/proc/cpuinfo", "model name"),
+            processors: std::thread::available_parallelism().map_or(0, usize::from),
+            memory: field("/proc/meminfo", "MemTotal")
+                .and_then(|text| Some(text.split_whitespace().next()?.parse::<u64>().ok()? * 1024)),
+            page_size: rustix::param::page_size(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `replayed.jsonl`: what a worker did, in the shape of the record, an item a line.
+//!
+//! After the first mismatch a syscall carries `"answer"`, which says where its response is from; a delivery that did not
+//! end has the status `none`.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::replay::{Answer, Replay, TracedDelivery, TracedSyscall};
+use crate::span::{Span, SpanText};
+use crate::transcript::{Hash256, Position};
+use crate::verdict::FindingKind;
+
+/// A delivery as it was replayed.
+#[derive(Debug, Clone)]
+pub struct ReplayedDelivery {
+    /// Its position.
+    pub position: Position,
+    /// Its syscalls.
+    pub syscalls: Vec<ReplayedSyscall>,
+    /// `ok`, `error`, or `none` where it did not end.
+    pub status: String,
+    /// What it cost.
+    pub computrons: Option<u64>,
+}
+
+/// A syscall as it was replayed.
+#[derive(Debug, Clone)]
+pub struct ReplayedSyscall {
+    /// Its JSON text.
+    pub request: String,
+    /// The response's; `null` where there was none.
+    pub response: String,
+    /// Where the response is from, if not from the record in its place.
+    pub answer: Option<Answer>,
+}
+
+/// Writes what a replay did.
+pub(super) fn write(to: &mut dyn Write, text: &SpanText, span: &Span<'_>, replay: &Replay) -> io::Result<()> {
+    if let Some(first) = text.items().iter().next() {
+        line(to, &String::from_utf8_lossy(first))?;
+    }
+    let mut deliveries = span.deliveries.iter();
+    for traced in &replay.trace.deliveries {
+        let Some((_, item)) = deliveries.find(|(position, _)| *position == traced.position) else { continue };
+        let mut syscalls: Vec<String> = item.syscalls[..traced.agreed]
+            .iter()
+            .map(|syscall| format!(r#"{{"s":{},"r":{}}}"#, syscall.request(), syscall.response()))
+            .collect();
+        syscalls.extend(traced.after.iter().map(|TracedSyscall { request, response, answer }| {
+            let response = response.as_deref().unwrap_or("null");
+            format!(r#"{{"s":{request},"r":{response},"answer":"{}"}}"#, answer.label())
+        }));
+        line(to, &format!(r#"{{"d":{},"sc":[{}],"r":{}}}"#, item.delivery, syscalls.join(","), result(traced)))?;
+    }
+    if let Some(hash) = end_of(replay, span) {
+        line(to, &format!(r#"{{"d":["save-snapshot"],"sc":[],"r":{{"status":"ok","snapshotID":"{hash}"}}}}"#))?;
+    }
+    Ok(())
+}
+
+fn result(traced: &TracedDelivery) -> String {
+    let mut result = format!(r#"{{"status":"{}""#, traced.status.as_deref().unwrap_or("none"));
+    if let Some(computrons) = traced.computrons {
+        let _ = write!(result, r#","metering":{{"computrons":{computrons}}}"#);
+    }
+    result + "}"
+}
+
+/// The hash of the image that a replay ended with.
+pub(super) fn end_of(replay: &Replay, span: &Span<'_>) -> Option<Hash256> {
+    if replay.is_image_recorded {
+        return span.saves;
+    }
+    let finding = replay.findings.iter().find(|finding| finding.kind == FindingKind::SnapshotHash);
+    finding.and_then(|finding| Hash256::parse(finding.replayed.as_deref()?))
+}
+
+/// The record's texts may have line breaks between their tokens, where no JSON text needs one.
+fn line(to: &mut dyn Write, text: &str) -> io::Result<()> {
+    writeln!(to, "{}", text.replace(['\n', '\r'], " "))
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    d: &'a RawValue,
+    #[serde(borrow)]
+    sc: Vec<SyscallOf<'a>>,
+    r: ResultOf,
+}
+
+#[derive(Deserialize)]
+struct SyscallOf<'a> {
+    #[serde(borrow)]
+    s: &'a RawValue,
+    #[serde(borrow)]
+    r: &'a RawValue,
+    answer: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ResultOf {
+    status: String,
+    metering: Option<Metering>,
+}
+
+#[derive(Deserialize)]
+struct Metering {
+    computrons: Option<u64>,
+}
+
+/// Reads what a replay did; `start` is the span's first position.
+pub(super) fn read(text: &str, start: Position) -> Result<Vec<ReplayedDelivery>, serde_json::Error> {
+    let mut deliveries = Vec::new();
+    // The first line is how the worker was started.
+    for (position, line) in (start + 1..).zip(text.lines().skip(1)) {
+        let line: Line<'_> = serde_json::from_str(line)?;
+        if line.d.get() == "[\"save-snapshot\"]" {
+            continue;
+        }
+        let answers = [Answer::Recorded, Answer::Nothing, Answer::Inferred, Answer::None];
+        let syscalls = line.sc.into_iter().map(|SyscallOf { s, r, answer }| ReplayedSyscall {
+            request: s.get().to_owned(),
+            response: r.get().to_owned(),
+            answer: answer.and_then(|word| answers.into_iter().find(|answer| answer.label() == word)),
+        });
+        deliveries.push(ReplayedDelivery {
+            position,
+            syscalls: syscalls.collect(),
+            status: line.r.status,
+            computrons: line.r.metering.and_then(|metering| metering.computrons),
+        });
+    }
+    Ok(deliveries)
+}

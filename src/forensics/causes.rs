@@ -1,0 +1,305 @@
+//! What is known to bring divergences about: a table of rules, each with its reason and how sure it is.
+//!
+//! A rule looks at what the evidence shows and says nothing where that does not speak for it. None changes a verdict: a
+//! divergence with a known cause is one all the same. The causes are those that the maintainers of SwingSet met over the
+//! years; the numbers are of issues of Agoric/agoric-sdk.
+
+use serde::Serialize;
+
+use super::account::Cost;
+use crate::evidence::Manifest;
+use crate::evidence::manifest::WorkerColumn;
+use crate::verdict::{Finding, FindingClass, FindingKind};
+
+/// How sure a rule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// The evidence shows it.
+    Certain,
+    /// Nothing else is known that looks like this.
+    Likely,
+    /// It would look like this, and so would other things.
+    Possible,
+}
+
+impl Confidence {
+    /// In words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+            Self::Possible => "possible",
+        }
+    }
+}
+
+/// Something that may have brought the divergence about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    /// One word.
+    pub name: &'static str,
+    /// How sure.
+    pub confidence: Confidence,
+    /// What it is, and what speaks for it.
+    pub reason: String,
+}
+
+/// What rules look at.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The evidence.
+    pub manifest: &'a Manifest,
+    /// What differs.
+    pub findings: &'a [Finding],
+    /// What each delivery cost.
+    pub costs: &'a [Cost],
+    /// What workers did.
+    pub workers: &'a [WorkerColumn],
+}
+
+type Rule = fn(&Facts<'_>) -> Option<(Confidence, String)>;
+
+/// All rules.
+const RULES: [(&str, Rule); 14] = [
+    ("worker", other_worker),
+    ("garbage_collection", garbage_collection),
+    ("record_changed", record_changed),
+    ("bundle", bundle),
+    ("engine", engine),
+    ("metering", metering),
+    ("order", order),
+    ("record_cut", record_cut),
+    ("limits", limits),
+    ("crash", crash),
+    ("host_in_heap", host_in_heap),
+    ("compiler", compiler),
+    ("time_zone", time_zone),
+    ("gc_schedule", gc_schedule),
+];
+
+/// What may have brought a divergence about, the likeliest first.
+#[must_use]
+pub fn causes(facts: &Facts<'_>) -> Vec<Cause> {
+    let mut causes: Vec<Cause> = RULES
+        .iter()
+        .filter_map(|(name, rule)| rule(facts).map(|(confidence, reason)| Cause { name, confidence, reason }))
+        .collect();
+    causes.sort_by_key(|cause| cause.confidence);
+    causes
+}
+
+impl Facts<'_> {
+    fn are_all(&self, kind: FindingKind) -> bool {
+        !self.findings.is_empty() && self.findings.iter().all(|finding| finding.kind == kind)
+    }
+
+    fn has(&self, kind: FindingKind) -> bool {
+        self.findings.iter().any(|finding| finding.kind == kind)
+    }
+
+    fn is_flaky(&self) -> bool {
+        self.manifest.repeat == "flaky"
+    }
+
+    /// Whether the heap at the end was compared and is the recorded one.
+    fn is_heap_the_same(&self) -> bool {
+        let image = self.manifest.outcomes.first().and_then(|outcome| outcome.image);
+        image.is_some_and(|image| Some(image.sha256) == self.manifest.span.saves)
+    }
+
+    /// Whether the first delivery of the span differs already.
+    fn is_from_the_start(&self) -> bool {
+        let first = self.costs.first();
+        first.is_some_and(|first| self.findings.first().is_some_and(|finding| finding.position <= first.position))
+    }
+
+    fn begins_blank(&self) -> bool {
+        self.manifest.start.image.is_none()
+    }
+}
+
+fn other_worker(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let good = facts.workers.iter().find(|column| column.outcome == "reproduces")?;
+    let bad = facts.workers.iter().find(|column| column.outcome == "diverges")?;
+    if good.worker == bad.worker {
+        return None;
+    }
+    if good.worker.sha256 == bad.worker.sha256 {
+        return Some((
+            Confidence::Likely,
+            format!(
+                "the same program reproduces the record in another environment (TZ {} and stack {} instead of TZ {} and stack {})",
+                good.worker.time_zone, good.worker.stack, bad.worker.time_zone, bad.worker.stack
+            ),
+        ));
+    }
+    Some((
+        Confidence::Certain,
+        format!(
+            "it is the worker: {} ({}) reproduces the record, {} ({}) does not",
+            good.worker.path, good.worker.version, bad.worker.path, bad.worker.version
+        ),
+    ))
+}
+
+fn garbage_collection(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let is_read = |finding: &&Finding| finding.class == Some(FindingClass::GcSensitiveRead);
+    let reads = facts.findings.iter().filter(is_read).count();
+    let others = facts.findings.iter().filter(|finding| {
+        finding.class.is_none() && !matches!(finding.kind, FindingKind::Computrons | FindingKind::SnapshotHash)
+    });
+    (reads > 0 && others.count() == 0).then(|| {
+        (
+            Confidence::Likely,
+            format!(
+                "garbage was collected at another time: {reads} of the differences are reads of what describes a virtual collection, which are made when its representative was collected before (#6360, #6588, #7142)"
+            ),
+        )
+    })
+}
+
+fn record_changed(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    (facts.is_heap_the_same() && !facts.is_flaky() && !facts.findings.is_empty()).then(|| {
+        (
+            Confidence::Likely,
+            "the record differs and not the worker: the heap at the end of the span is the recorded one, bit for bit"
+                .to_owned(),
+        )
+    })
+}
+
+fn bundle(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    (facts.begins_blank() && facts.is_from_the_start() && !facts.is_flaky()).then(|| {
+        (
+            Confidence::Possible,
+            "another lockdown, supervisor or vat bundle than the recorded one: the vat differs from its first delivery on (#8471, #9644); --with-bundle tries another".to_owned(),
+        )
+    })
+}
+
+fn engine(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let differing = facts.costs.iter().filter(|cost| cost.replayed.is_some() && cost.replayed != cost.recorded).count();
+    let made = facts.costs.iter().filter(|cost| cost.replayed.is_some()).count();
+    (differing > 2 && differing * 2 > made && !facts.is_flaky()).then(|| {
+        (
+            Confidence::Likely,
+            format!(
+                "another engine, or a stale build of it: {differing} of {made} deliveries cost another number of computrons (#7012, #7831, #9618); the worker says that it is {}",
+                facts.manifest.worker.version
+            ),
+        )
+    })
+}
+
+fn metering(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    (facts.are_all(FindingKind::Computrons) && facts.findings.len() == 1 && facts.is_heap_the_same()).then(|| {
+        (
+            Confidence::Possible,
+            "metering depends on something outside the vat, as it once did on garbage collection (#3457): one delivery's cost is all that differs".to_owned(),
+        )
+    })
+}
+
+fn order(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let is_moved = |finding: &&Finding| {
+        finding.kind == FindingKind::Syscall
+            && finding.recorded.as_deref().is_some_and(|text| text.starts_with("as syscall "))
+    };
+    let moved = facts.findings.iter().filter(is_moved).count();
+    (moved > 0).then(|| {
+        (
+            Confidence::Likely,
+            format!("promises or messages were taken in another order: {moved} of the differences are syscalls that were made at another place (#6022)"),
+        )
+    })
+}
+
+fn record_cut(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let first = facts.findings.first()?;
+    let is_trailing = facts.are_all(FindingKind::ExtraSyscall)
+        && facts.findings.iter().all(|finding| finding.position == first.position);
+    (is_trailing && first.class.is_none()).then(|| {
+        (
+            Confidence::Possible,
+            "the record of the delivery lost syscalls (#3043): the replay makes more of them, and all others agree"
+                .to_owned(),
+        )
+    })
+}
+
+fn limits(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let exit = facts.findings.iter().find(|finding| finding.kind == FindingKind::WorkerExit)?;
+    let exit = exit.replayed.as_deref()?;
+    let is_limit = ["exit 11", "exit 12", "exit 16", "exit 17"].iter().any(|code| exit.contains(code));
+    is_limit.then(|| {
+        (
+            Confidence::Likely,
+            format!(
+                "the worker came to a limit of the engine ({exit}) that it did not come to on the node: compare `ulimit -s` (here {} bytes) and the memory of both (#2652, #5953)",
+                facts.manifest.worker.stack
+            ),
+        )
+    })
+}
+
+fn crash(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let exit = facts.findings.iter().find(|finding| finding.kind == FindingKind::WorkerExit)?;
+    if limits(facts).is_some() {
+        return None;
+    }
+    let exit = exit.replayed.as_deref()?;
+    let (confidence, what) = match facts.is_flaky() {
+        true => (Confidence::Possible, "not each time: the machine's memory, or a race in the engine"),
+        false => (Confidence::Likely, "each time: a mistake in the engine or in how it was compiled"),
+    };
+    Some((confidence, format!("the worker's process ended by itself ({exit}), {what} (#3085, #3350, #6257)")))
+}
+
+fn host_in_heap(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    (facts.is_flaky() && facts.are_all(FindingKind::SnapshotHash)).then(|| {
+        (
+            Confidence::Likely,
+            "something of the host is in the heap: a regular expression with a lookahead or lookbehind that the vat keeps and has used leaves a pointer in its data, another one in each process; the vat itself did the same each time".to_owned(),
+        )
+    })
+}
+
+fn compiler(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let is_late = facts.has(FindingKind::SnapshotHash) && !facts.is_from_the_start();
+    let is_hash_only = facts.are_all(FindingKind::SnapshotHash);
+    (!facts.is_flaky() && (is_hash_only || is_late && !facts.is_heap_the_same())).then(|| {
+        (
+            Confidence::Possible,
+            "the worker was compiled with another compiler or other options: one without __has_builtin keeps integer products as floating-point numbers (#7829); spanwatch bisect finds the delivery".to_owned(),
+        )
+    })
+}
+
+fn time_zone(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let zone = &facts.manifest.worker.time_zone;
+    let is_utc = ["UTC", "UTC0", "", ":UTC", "Etc/UTC"].contains(&zone.as_str());
+    let differs = facts.has(FindingKind::SnapshotHash) && !facts.is_flaky() && !facts.is_heap_the_same();
+    differs.then(|| match is_utc {
+        true => (
+            Confidence::Possible,
+            "the node runs in another time zone than UTC, and the vat uses local times of Date: give the node's with --worker-tz".to_owned(),
+        ),
+        false => (
+            Confidence::Likely,
+            format!("the replay's time zone is {zone}, and the vat uses local times of Date: give the node's with --worker-tz"),
+        ),
+    })
+}
+
+fn gc_schedule(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    let is_chained = facts.manifest.start.base == "chained" || facts.manifest.start.is_base_unproved;
+    (facts.are_all(FindingKind::SnapshotHash) && !facts.is_flaky()).then(|| {
+        let more = if is_chained { ", the more so as it started from an image of a replay of ours" } else { "" };
+        (
+            Confidence::Possible,
+            format!("the engine collected garbage at other times or grew its heap otherwise, and nothing that the vat can see differs{more} (#3577, #5330, #5845, #6588)"),
+        )
+    })
+}

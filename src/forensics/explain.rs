@@ -1,0 +1,193 @@
+//! `spanwatch explain`: an account as text for people.
+
+use std::fmt::Write;
+
+use super::account::{Account, Cost, DeliveryAccount, SyscallRow};
+use super::readable::readable;
+use crate::report::text::plural;
+
+/// Syscalls that agree are shown this far around one that differs.
+const AROUND: usize = 2;
+/// Deliveries that cost the same are shown this far around one that does not.
+const AROUND_COSTS: usize = 2;
+/// Deliveries with differences are shown up to this number, unless all are asked for.
+const DELIVERIES: usize = 3;
+
+/// The account as text; `is_all` shows everything.
+#[must_use]
+pub fn explain(account: &Account, is_all: bool) -> String {
+    let mut text = String::new();
+    what(account, &mut text);
+    let shown = if is_all { account.deliveries.len() } else { DELIVERIES };
+    for delivery in account.deliveries.iter().take(shown) {
+        of_delivery(delivery, is_all, &mut text);
+    }
+    let unshown = account.deliveries.len().saturating_sub(shown);
+    if unshown > 0 {
+        let _ = writeln!(text, "\n{} more differ (--all)", plural(unshown as u64, "delivery", "deliveries"));
+    }
+    costs(&account.costs, is_all, &mut text);
+    if !account.workers.is_empty() {
+        text.push_str("\nWorkers\n");
+        for column in &account.workers {
+            let worker = &column.worker;
+            let sha = worker.sha256.get(..8).unwrap_or_default();
+            let _ = writeln!(text, "  {:<10} {} ({}, sha256 {sha}…)", column.outcome, worker.path, worker.version);
+            let place = column.position.map(|position| format!("at position {position}, ")).unwrap_or_default();
+            let _ = writeln!(text, "             {place}{}", column.explanation);
+        }
+    }
+    text.push_str("\nCauses that fit\n");
+    if account.causes.is_empty() {
+        text.push_str("  none that is known\n");
+    }
+    for cause in &account.causes {
+        let _ = writeln!(text, "  {} ({}): {}", cause.name, cause.confidence.words(), cause.reason);
+    }
+    text.push_str("\nNext\n");
+    for step in &account.next {
+        let _ = writeln!(text, "  {step}");
+    }
+    text
+}
+
+fn what(account: &Account, text: &mut String) {
+    let Account { vat, name, incarnation, span, from_to, .. } = account;
+    let _ = writeln!(text, "{}", account.id);
+    let _ = writeln!(
+        text,
+        "vat {vat} ({}), incarnation {incarnation}, span [{}, {}) from {} to {}",
+        name.as_deref().unwrap_or("without a name"),
+        span.0,
+        span.1,
+        from_to.0,
+        from_to.1
+    );
+    if let Some(seen) = account.seen.as_ref().filter(|seen| seen.times > 1) {
+        let (start, end) = seen.last;
+        let _ = writeln!(text, "met {} times, last at {} in span [{start}, {end})", seen.times, seen.last_at);
+    }
+    let _ = writeln!(text, "\nWhat differs ({})", account.repeat);
+    for finding in &account.findings {
+        let _ = writeln!(text, "  at position {}, {finding}", finding.position);
+    }
+    let unsaid = account.findings_total.saturating_sub(account.findings.len());
+    if unsaid > 0 {
+        let _ = writeln!(text, "  and {unsaid} more");
+    }
+    if let Some(position) = account.stopped_at {
+        let _ = writeln!(text, "  the replay could not go on from position {position}");
+    }
+    if account.outcomes.len() > 1 {
+        text.push_str("\nReplays\n");
+        for outcome in &account.outcomes {
+            let _ = writeln!(text, "  {outcome}");
+        }
+    }
+}
+
+fn of_delivery(delivery: &DeliveryAccount, is_all: bool, text: &mut String) {
+    let DeliveryAccount { position, kind, readable, status, computrons, syscalls } = delivery;
+    let _ = writeln!(text, "\nDelivery {position}, {kind}: {readable}");
+    let number = |number: Option<u64>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
+    let _ = writeln!(
+        text,
+        "  status      recorded {}, replayed {}",
+        status.0,
+        status.1.as_deref().unwrap_or("none: it did not end")
+    );
+    let _ = writeln!(text, "  computrons  recorded {}, replayed {}", number(computrons.0), number(computrons.1));
+    let is_near = |at: usize| {
+        let near = &syscalls[at.saturating_sub(AROUND)..(at + AROUND + 1).min(syscalls.len())];
+        is_all || near.iter().any(|row| row.mark != "ok")
+    };
+    let mut unshown = 0;
+    for (at, row) in syscalls.iter().enumerate() {
+        if !is_near(at) {
+            unshown += 1;
+            continue;
+        }
+        agreeing(&mut unshown, text);
+        of_syscall(row, text);
+    }
+    agreeing(&mut unshown, text);
+}
+
+fn agreeing(unshown: &mut usize, text: &mut String) {
+    if *unshown > 0 {
+        let _ = writeln!(text, "  ok          {} the same", plural(*unshown as u64, "syscall", "syscalls"));
+        *unshown = 0;
+    }
+}
+
+fn of_syscall(row: &SyscallRow, text: &mut String) {
+    let side = |side: &Option<(usize, String)>| {
+        side.as_ref().map_or_else(|| "nothing".to_owned(), |(at, request)| format!("#{at} {}", readable(request)))
+    };
+    let mark = row.mark.replace('_', " ");
+    let mut notes = Vec::new();
+    if row.class.is_some() {
+        notes.push("a read that garbage collection causes".to_owned());
+    }
+    match row.answer {
+        Some("inferred") => notes.push("answered as inferred from the span's record".to_owned()),
+        Some("none") => notes.push("no answer would have been honest: the delivery ended here".to_owned()),
+        _ => {}
+    }
+    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
+    let _ = match row.mark {
+        "ok" | "missing" | "not_reached" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.recorded)),
+        "extra" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.replayed)),
+        "moved" => {
+            let to = row.replayed.as_ref().map_or(0, |(to, _)| *to);
+            writeln!(text, "  {mark:<11} {}, replayed as #{to}{notes}", side(&row.recorded))
+        }
+        _ => writeln!(
+            text,
+            "  {mark:<11} recorded {}\n              replayed {}{notes}",
+            side(&row.recorded),
+            side(&row.replayed)
+        ),
+    };
+    if let Some(difference) = &row.difference {
+        let _ = writeln!(text, "              they part at {difference}");
+    }
+}
+
+fn costs(costs: &[Cost], is_all: bool, text: &mut String) {
+    let differs = |cost: &Cost| cost.recorded != cost.replayed;
+    let differing = costs.iter().filter(|cost| differs(cost)).count();
+    let all = plural(costs.len() as u64, "delivery", "deliveries");
+    if differing == 0 && !is_all {
+        let _ = writeln!(text, "\nComputrons: the same in each of {all}");
+        return;
+    }
+    let _ = writeln!(text, "\nComputrons, of {all} with a recorded cost ({differing} not the same)");
+    let mut unshown = 0;
+    for (at, cost) in costs.iter().enumerate() {
+        let near = &costs[at.saturating_sub(AROUND_COSTS)..(at + AROUND_COSTS + 1).min(costs.len())];
+        if !is_all && !near.iter().any(differs) {
+            unshown += 1;
+            continue;
+        }
+        skipped(&mut unshown, text);
+        let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let by = match (cost.recorded, cost.replayed) {
+            (Some(recorded), Some(replayed)) if recorded != replayed => {
+                format!(" {:+}", i128::from(replayed) - i128::from(recorded))
+            }
+            _ => String::new(),
+        };
+        let Cost { position, readable, .. } = cost;
+        let (recorded, replayed) = (number(cost.recorded), number(cost.replayed));
+        let _ = writeln!(text, "  {position:>8} {recorded:>12} {replayed:>12}{by:<10} {readable}");
+    }
+    skipped(&mut unshown, text);
+}
+
+fn skipped(unshown: &mut usize, text: &mut String) {
+    if *unshown > 0 {
+        let _ = writeln!(text, "           {} the same", plural(*unshown as u64, "delivery", "deliveries"));
+        *unshown = 0;
+    }
+}

@@ -1,0 +1,155 @@
+//! What the replays of a span say together: the first one finds, further ones in fresh processes say whether to believe it.
+//!
+//! Owns the rule for a worker that ran out of memory, which is repeated alone before it counts. It must never take trouble
+//! of ours for a finding, nor drop a finding because a later replay did not have it.
+
+use std::sync::{PoisonError, RwLock};
+
+use crate::image::Image;
+use crate::replay::{Replay, ReplayStart, replay};
+use crate::span::Span;
+use crate::verdict::{Divergence, Failure, Finding, Outcome, Partial, Repeat, Verdict};
+
+/// How often a divergence is repeated unless told otherwise.
+pub const REPEATS: u32 = 3;
+
+/// How replays are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Court<'a> {
+    /// How often a divergence is repeated.
+    pub repeats: u32,
+    /// Shared by all replays, but for one that must have the machine's memory to itself.
+    pub memory: &'a RwLock<()>,
+}
+
+/// What came of a span's replays.
+#[derive(Debug)]
+pub struct Judged {
+    /// What can be said of the span.
+    pub verdict: Verdict,
+    /// The first replay, and the repeats if it had findings. An image that an earlier one gave too is not kept again.
+    pub replays: Vec<Replay>,
+}
+
+impl Judged {
+    /// The replay that the verdict is about.
+    #[must_use]
+    pub fn first(&self) -> &Replay {
+        &self.replays[0]
+    }
+
+    /// The image for the span after this one: the recorded one, whichever replay gave it, else that of the first replay.
+    #[must_use]
+    pub fn take_image(&mut self) -> Option<Image> {
+        let mut images = self.replays.iter_mut().map(|replay| (replay.is_image_recorded, replay.image.take()));
+        let first = images.next().and_then(|(is_recorded, image)| Some((is_recorded, image?)));
+        let better = images.find(|(is_recorded, image)| *is_recorded && image.is_some());
+        match (first, better) {
+            (Some((true, image)), _) => Some(image),
+            (_, Some((_, Some(image)))) => Some(image),
+            (first, _) => first.map(|(_, image)| image),
+        }
+    }
+}
+
+/// Replays a span, again if something differs, and says what that means.
+#[must_use]
+pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, court: &Court<'_>) -> Judged {
+    let beside_others = || {
+        let _shared = court.memory.read().unwrap_or_else(PoisonError::into_inner);
+        replay(span, start)
+    };
+    let once = beside_others();
+    if once.findings.is_empty() {
+        return Judged { verdict: unsuspicious(span, &once), replays: vec![once] };
+    }
+    let mut replays = vec![once];
+    if replays[0].is_out_of_memory && replays[0].findings_total == 1 {
+        // It may have been the machine that was short of it, and us who took it. Alone, and with nothing held, it counts.
+        let alone = court.memory.write().unwrap_or_else(PoisonError::into_inner);
+        let again = replay(span, start);
+        drop(alone);
+        if again.findings.is_empty() && again.is_complete {
+            tracing::warn!("{}: a worker ended for want of memory, and not when it ran alone", span.id);
+            return Judged { verdict: unsuspicious(span, &again), replays: vec![again] };
+        }
+        replays.push(again);
+    }
+    while replays.len() <= court.repeats as usize {
+        let mut again = beside_others();
+        let is_known = |image: &Image| replays.iter().any(|before| hash_of(before) == Some(image.hash()));
+        if again.image.as_ref().is_some_and(is_known) && !again.is_image_recorded {
+            again.image = None;
+        }
+        replays.push(again);
+    }
+    Judged { verdict: diverged(span, &replays), replays }
+}
+
+fn hash_of(replay: &Replay) -> Option<crate::transcript::Hash256> {
+    replay.image.as_ref().map(Image::hash)
+}
+
+/// Of a replay without a finding.
+fn unsuspicious(span: &Span<'_>, replay: &Replay) -> Verdict {
+    match (&replay.failure, partial(span)) {
+        (Some(failure), _) => Verdict::Failed(failure.clone()),
+        (None, Some(partial)) if replay.is_complete => Verdict::Partial(partial),
+        (None, None) if replay.is_complete => Verdict::Verified,
+        (None, _) => {
+            Verdict::Failed(Failure::System("the replay stopped without a reason: please report this".to_owned()))
+        }
+    }
+}
+
+/// Set where the end of the span could not be seen.
+fn partial(span: &Span<'_>) -> Option<Partial> {
+    (span.seen_to < span.id.end).then_some(Partial { seen_to: span.seen_to, end: span.id.end })
+}
+
+fn diverged(span: &Span<'_>, replays: &[Replay]) -> Verdict {
+    let once = &replays[0];
+    Verdict::Diverged(Divergence {
+        findings: once.findings.clone(),
+        findings_total: once.findings_total,
+        failure: once.failure.as_ref().map(Failure::to_string),
+        repeat: repeat(once, &replays[1..]),
+        partial: partial(span),
+    })
+}
+
+/// What the repeats say of the first replay's findings.
+fn repeat(once: &Replay, repeats: &[Replay]) -> Repeat {
+    let mut others: Vec<Outcome> = Vec::new();
+    let mut trouble = None;
+    for again in repeats {
+        if is_same(once, again) {
+            continue;
+        }
+        // Of a replay that failed half-way, what it had found until then is all that can be compared.
+        let agree = once.findings.starts_with(&again.findings) || again.findings.starts_with(&once.findings);
+        match again.failure.as_ref().or(once.failure.as_ref()) {
+            Some(failure) if agree => trouble = trouble.or_else(|| Some(failure.to_string())),
+            _ => count(&mut others, &again.findings),
+        }
+    }
+    match (others.is_empty(), trouble) {
+        (false, _) => Repeat::Flaky(others),
+        (true, Some(failure)) => Repeat::Unconfirmed(failure),
+        (true, None) if repeats.is_empty() => Repeat::Unconfirmed("it was not repeated".to_owned()),
+        (true, None) => Repeat::Deterministic,
+    }
+}
+
+/// Whether two replays found the same.
+#[must_use]
+pub fn is_same(one: &Replay, other: &Replay) -> bool {
+    one.findings == other.findings && one.findings_total == other.findings_total
+}
+
+fn count(outcomes: &mut Vec<Outcome>, findings: &[Finding]) {
+    match outcomes.iter_mut().find(|outcome| outcome.findings == findings) {
+        Some(outcome) => outcome.times += 1,
+        None => outcomes.push(Outcome { times: 1, findings: findings.to_vec() }),
+    }
+}
