@@ -154,7 +154,7 @@ fn garbage_collection(facts: &Facts<'_>) -> Option<(Confidence, String)> {
         (
             Confidence::Likely,
             format!(
-                "garbage was collected at another time: {reads} of the differences are reads of what describes a virtual collection, which are made when its representative was collected before (#6360, #6588, #7142)"
+                "garbage was collected at another time ({reads} of what differs): reads of what describes a virtual collection are made when its representative was collected before (#6360, #6588, #7142)"
             ),
         )
     })
@@ -171,10 +171,14 @@ fn record_changed(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn bundle(facts: &Facts<'_>) -> Option<(Confidence, String)> {
-    (facts.begins_blank() && facts.is_from_the_start() && !facts.is_flaky()).then(|| {
+    let is_early = facts.is_from_the_start();
+    let differs = is_early || facts.has(FindingKind::SnapshotHash) && !facts.is_heap_the_same();
+    let when =
+        if is_early { "the vat differs from its first delivery on" } else { "the worker was started from bundles" };
+    (facts.begins_blank() && differs && !facts.is_flaky()).then(|| {
         (
             Confidence::Possible,
-            "another lockdown, supervisor or vat bundle than the recorded one: the vat differs from its first delivery on (#8471, #9644); --with-bundle tries another".to_owned(),
+            format!("another lockdown, supervisor or vat bundle than the node ran: {when} (#8471, #9644); --with-bundle tries another"),
         )
     })
 }
@@ -211,7 +215,7 @@ fn order(facts: &Facts<'_>) -> Option<(Confidence, String)> {
     (moved > 0).then(|| {
         (
             Confidence::Likely,
-            format!("promises or messages were taken in another order: {moved} of the differences are syscalls that were made at another place (#6022)"),
+            format!("promises or messages were taken in another order ({moved} of what differs): the same syscalls were made at another place (#6022)"),
         )
     })
 }

@@ -27,11 +27,23 @@ pub struct Lab {
 
 /// The database of a kind of node: `everything`, `items`, `archives` or `nothing` is kept.
 pub fn lab(keep: &str) -> Lab {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/data").join(keep);
+    let lab = lab_in(keep);
+    assert_eq!(lab.model["options"]["keep"], keep);
+    lab
+}
+
+/// The database of the vats whose heaps depend on the host.
+pub fn delicate() -> Lab {
+    let lab = lab_in("delicate");
+    assert_eq!(lab.model["options"]["delicate"], true);
+    lab
+}
+
+fn lab_in(name: &str) -> Lab {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/data").join(name);
     let model =
         fs::read_to_string(dir.join("lab.json")).expect("the lab's databases are there: `make lab` writes them");
     let model: Value = serde_json::from_str(&model).expect("json");
-    assert_eq!(model["options"]["keep"], keep);
     Lab { file: dir.join("agoric/swingstore.sqlite"), dir, model }
 }
 

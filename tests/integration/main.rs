@@ -8,6 +8,7 @@
 //! | `daemon` | nothing that closes goes without a verdict | a stand-in for a node, block by block |
 //! | `fates` | whatever happens to node or daemon is survived | likewise |
 //! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
+//! | `evidence` | a divergence can be replayed and explained from its folder alone | all of the above |
 //! | `sandbox` | a worker can do nothing but compute, and a real one misses nothing | programs that try, and real workers |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
@@ -19,6 +20,7 @@ mod bad_input;
 mod bench;
 mod beside;
 mod daemon;
+mod evidence;
 mod fates;
 mod faults;
 mod lab;

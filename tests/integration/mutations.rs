@@ -21,19 +21,19 @@ use crate::run::{spanwatch, text};
 use crate::synthetic::change_item;
 
 /// A small copy of the lab's database with one vat in it.
-struct Record {
-    dir: tempfile::TempDir,
-    original: PathBuf,
-    vat: String,
-    worker: String,
+pub struct Record {
+    pub dir: tempfile::TempDir,
+    pub original: PathBuf,
+    pub vat: String,
+    pub worker: String,
     /// Bounds of the span that is changed.
-    start: i64,
-    end: i64,
+    pub start: i64,
+    pub end: i64,
     /// A delivery in it that writes, reads and uses what it reads.
-    target: i64,
+    pub target: i64,
 }
 
-fn record(lab: &Lab) -> Record {
+pub fn record(lab: &Lab) -> Record {
     let dir = tempfile::tempdir().expect("a directory");
     let original = dir.path().join("original.sqlite");
     fs::copy(&lab.file, &original).expect("copy");
@@ -72,12 +72,12 @@ fn item(db: &Connection, vat: &str, position: i64) -> String {
 }
 
 /// A read of the state of an account, which the vat goes on to use.
-fn reads_a_balance(syscall: &Value) -> bool {
+pub fn reads_a_balance(syscall: &Value) -> bool {
     syscall["s"][0] == "vatstoreGet" && syscall["r"][1].as_str().is_some_and(|state| state.contains("balance"))
 }
 
 impl Record {
-    fn copy(&self) -> PathBuf {
+    pub fn copy(&self) -> PathBuf {
         let path = self.dir.path().join("copy.sqlite");
         fs::copy(&self.original, &path).expect("copy");
         path
@@ -120,13 +120,13 @@ impl Record {
 }
 
 /// The first syscall of a kind.
-fn first(syscalls: &[Value], name: &str) -> usize {
+pub fn first(syscalls: &[Value], name: &str) -> usize {
     syscalls.iter().position(|syscall| syscall["s"][0] == name).expect("such a syscall")
 }
 
 /// A change to the syscalls or the result of an item. The delivery keeps its text: it is sent to the vat as it stands,
 /// and `serde_json` would sort its keys.
-fn change(apply: impl Fn(&mut Value)) -> impl Fn(&str) -> String {
+pub fn change(apply: impl Fn(&mut Value)) -> impl Fn(&str) -> String {
     move |text| {
         let mut item: Value = serde_json::from_str(text).expect("json");
         apply(&mut item);
@@ -135,7 +135,7 @@ fn change(apply: impl Fn(&mut Value)) -> impl Fn(&str) -> String {
     }
 }
 
-fn syscalls(item: &mut Value) -> &mut Vec<Value> {
+pub fn syscalls(item: &mut Value) -> &mut Vec<Value> {
     item["sc"].as_array_mut().expect("syscalls")
 }
 

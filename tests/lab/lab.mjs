@@ -12,7 +12,7 @@ import { startKernel } from './src/kernel.mjs';
 import { writeModel } from './src/model.mjs';
 import { parseOptions, USAGE } from './src/options.mjs';
 import { quieten, say } from './src/output.mjs';
-import { live, play } from './src/script.mjs';
+import { live, play, playDelicate } from './src/script.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 
@@ -36,7 +36,8 @@ const main = async () => {
   const kernel = await startKernel(options, bundles, spawn);
   let told;
   try {
-    const { dead, testLogged } = options.live === undefined ? await play(kernel, options) : await live(kernel, options);
+    const happen = (options.live !== undefined && live) || (options.delicate && playDelicate) || play;
+    const { dead, testLogged } = await happen(kernel, options);
     const { watch } = kernel;
     const counts = { ...watch.counts(), testLogged };
     told = { dead, terminated: kernel.terminated(), vats: watch.vats(), failed: watch.failed(), counts };

@@ -34,7 +34,7 @@ const storeOptions = ({ keep, out }) => {
   }
 };
 
-const kernelConfig = ({ snapshotInitial, snapshotInterval, relaxed }, { vatBundles }) => {
+const kernelConfig = ({ snapshotInitial, snapshotInterval, relaxed, delicate }, { vatBundles }) => {
   const vat = (bundle, creationOptions) => ({
     bundle: vatBundles[bundle],
     ...(creationOptions && { creationOptions }),
@@ -58,6 +58,7 @@ const kernelConfig = ({ snapshotInitial, snapshotInterval, relaxed }, { vatBundl
       messenger: vat('messenger'),
       peer: vat('messenger'),
       quiet: vat('quiet'),
+      ...(delicate && { patterns: vat('patterns'), products: vat('products'), zones: vat('zones') }),
     },
   };
 };

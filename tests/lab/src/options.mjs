@@ -10,6 +10,8 @@ export const USAGE = `usage: node lab.mjs --out DIR [options]
   --snapshot-interval N  deliveries between two snapshots [12]
   --keep WHAT            everything; items (old snapshots are pruned); archives (all is pruned, but both archive
                          directories are written); nothing (all is pruned) [everything]
+  --delicate             instead of all that: only messages to vats whose heaps depend on the worker's compiler, on the
+                         host's memory and on its time zone
   --relaxed              make the kernel with relaxed durability rules
   --live MS              after the set-up, commit a block each MS milliseconds until SIGTERM or SIGINT; SIGUSR1 makes
                          the record of one delivery a lie, SIGUSR2 terminates the vat \`kept\` (see README.md)
@@ -37,6 +39,7 @@ export const parseOptions = (args, here) => {
       'snapshot-initial': { type: 'string', default: '3' },
       'snapshot-interval': { type: 'string', default: '12' },
       keep: { type: 'string', default: 'everything' },
+      delicate: { type: 'boolean', default: false },
       relaxed: { type: 'boolean', default: false },
       live: { type: 'string' },
       'live-messages': { type: 'string', default: '3' },
@@ -60,6 +63,7 @@ export const parseOptions = (args, here) => {
     snapshotInitial: number('snapshot-initial', values['snapshot-initial']),
     snapshotInterval: number('snapshot-interval', values['snapshot-interval']),
     keep: values.keep,
+    delicate: values.delicate,
     relaxed: values.relaxed,
     live: optional('live'),
     liveMessages: number('live-messages', values['live-messages']),

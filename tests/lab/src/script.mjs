@@ -131,6 +131,19 @@ export const play = async (kernel, { deliveries }) => {
   return { dead, testLogged };
 };
 
+// Each of the delicate vats has a span or two; what makes it delicate comes in the middle of the second.
+export const playDelicate = async kernel => {
+  await kernel.run();
+  for (let n = 0; n < 14; n += 1) {
+    const isTime = n === 9;
+    kernel.send('products', ...(isTime ? ['multiply', 6, 7] : ['idle', n]));
+    kernel.send('patterns', ...(isTime ? ['match', 'abc1'] : ['idle', n]));
+    kernel.send('zones', 'note', n * 86_400_000);
+    await kernel.run();
+  }
+  return { dead: {}, testLogged: kernel.testLogged() };
+};
+
 // Signals come at any moment, also in the middle of a crank: they are noted, and answered between two blocks.
 const noteSignals = () => {
   const noted = new Set();
