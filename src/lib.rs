@@ -7,7 +7,8 @@
 //! 3. [`plan`] decides what can be verified, and from what each span starts.
 //! 4. [`span`] makes one span ready, [`replay`] replays it in the cage that [`sandbox`] makes, [`schedule`] says on which
 //!    thread.
-//! 5. [`verdict`] is what can be said of it, [`report`] how it is told.
+//! 5. [`judge`] repeats what differs; [`verdict`] is what can be said of it, [`report`] how it is told.
+//! 6. [`evidence`] is what a divergence leaves, [`forensics`] what can be said of that.
 //!
 //! [`cli`] is the program around them.
 

@@ -68,6 +68,8 @@ struct Prober<'a> {
     limits: &'a Limits,
     probes: Vec<Probe>,
     replays: u32,
+    /// The earliest heaps that differ, with their position.
+    differing: Option<(Position, [Option<Image>; 2])>,
 }
 
 impl Prober<'_> {
@@ -92,19 +94,17 @@ impl Prober<'_> {
         }
     }
 
-    /// Both heaps after a delivery.
-    fn probe(&mut self, position: Position) -> Result<[Option<Image>; 2], BisectError> {
+    /// Whether both heaps are the same after a delivery.
+    fn is_same(&mut self, position: Position) -> Result<bool, BisectError> {
         let images = [self.image(0, position)?, self.image(1, position)?];
         let hashes = images.each_ref().map(|image| image.as_ref().map(Image::hash));
         // One that can't go on so far differs, whatever the other one did.
         let is_same = hashes[0].is_some() && hashes[0] == hashes[1];
         self.probes.push(Probe { position, is_same, hashes });
-        Ok(images)
-    }
-
-    fn is_same(&mut self, position: Position) -> Result<bool, BisectError> {
-        self.probe(position)?;
-        Ok(self.probes.last().is_some_and(|probe| probe.is_same))
+        if !is_same && self.differing.as_ref().is_none_or(|(earliest, _)| position < *earliest) {
+            self.differing = Some((position, images));
+        }
+        Ok(is_same)
     }
 }
 
@@ -123,17 +123,23 @@ pub fn bisect(
     let span = case.span(&items)?;
     let base = case.base()?;
     let beginning = case.beginning(&span, base.as_ref(), &[])?;
-    let mut prober =
-        Prober { span: &span, case, beginning: &beginning, programs, limits, probes: Vec::new(), replays: 0 };
+    let mut prober = Prober {
+        span: &span,
+        case,
+        beginning: &beginning,
+        programs,
+        limits,
+        probes: Vec::new(),
+        replays: 0,
+        differing: None,
+    };
     // Number 0 is before all deliveries.
     let mut points = vec![span.id.start];
     points.extend(span.deliveries.iter().map(|(position, _)| *position));
     let found = if is_linear { linear(&mut prober, &points)? } else { halving(&mut prober, &points)? };
     let mut is_deterministic = None;
     let mut images = None;
-    if let Some(position) = found
-        && let [Some(one), Some(other)] = prober.probe(position)?
-    {
+    if let (Some(position), Some((_, [Some(one), Some(other)]))) = (found, prober.differing.take()) {
         let again = prober.image(1, position)?;
         is_deterministic = Some(again.is_some_and(|again| again.hash() == other.hash()));
         images = Some([one, other]);

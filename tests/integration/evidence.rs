@@ -483,7 +483,7 @@ fn the_daemon_keeps_evidence_until_it_is_acknowledged_and_room_is_needed() {
     let size = daemon.metric("spanwatch_evidence_bytes");
     assert_eq!(daemon.stop(), Some(0));
     // With room for two and a half, the acknowledged one makes way, and the other one does not.
-    let limit = format!("evidence.max_bytes={}KiB", (size as u64) * 3 / 4 / 1024);
+    let limit = format!("evidence.max_bytes={:.0}KiB", size * 0.75 / 1024.0);
     let setup = bench.setup("wrong-syscall").set("evidence.repeats=1").set(&limit);
     let daemon = setup.start();
     bench.close("v1");
