@@ -8,7 +8,8 @@
 //! 4. [`span`] makes one span ready, [`replay`] replays it in the cage that [`sandbox`] makes, [`schedule`] says on which
 //!    thread.
 //! 5. [`judge`] repeats what differs; [`verdict`] is what can be said of it, [`report`] how it is told.
-//! 6. [`evidence`] is what a divergence leaves, [`forensics`] what can be said of that.
+//! 6. [`evidence`] is what a divergence leaves, [`forensics`] what can be said of that, and [`heap`] what differs in two
+//!    images whose hashes differ.
 //!
 //! [`cli`] is the program around them.
 

@@ -3,6 +3,7 @@
 mod doctor;
 mod evidence;
 mod run;
+mod snapshot;
 mod spans;
 mod verdicts;
 mod verify;
@@ -22,6 +23,8 @@ use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::evidence::{Case, EvidenceError};
 use crate::forensics::bisect::BisectError;
+use crate::heap::HeapError;
+use crate::heap::source::SourceError;
 use crate::kernel_db::{DbError, KernelDb};
 use crate::plan::{Selection, Survey};
 use crate::replay::{Limits, LocateError, WorkerProgram};
@@ -82,6 +85,8 @@ enum Command {
     Evidence(evidence::EvidenceCommandArgs),
     /// List the spans, what is there of each, and whether it can be verified
     Spans(spans::SpansArgs),
+    /// Look into heap images: what is in one, and what differs between two
+    Snapshot(snapshot::SnapshotArgs),
     /// Check what verifying this database needs, and say what to change
     Doctor(doctor::DoctorArgs),
 }
@@ -124,6 +129,7 @@ impl DbArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Lines for people
+    #[value(alias = "human")]
     Text,
     /// One JSON object a line
     Json,
@@ -272,6 +278,12 @@ enum CliError {
     Keep { path: PathBuf, source: io::Error },
     #[error("no divergence {id} in this store; `spanwatch verdicts --diverged` lists those that it has")]
     UnknownDivergence { id: String },
+    #[error("{0}")]
+    ImageSource(#[from] SourceError),
+    #[error("failed to read the image {name}: {source}")]
+    Image { name: String, source: HeapError },
+    #[error("no object {path} in the image {image}: {what}")]
+    NoObject { path: String, image: String, what: String },
     #[error("failed to write the result: {0}")]
     Output(#[from] io::Error),
 }
@@ -311,6 +323,7 @@ pub fn main() -> ExitCode {
         Command::Bisect(args) => evidence::narrow_down(&args),
         Command::Evidence(args) => evidence::run(&args),
         Command::Spans(args) => spans::run(args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     match exit {

@@ -1,0 +1,118 @@
+//! Which key of one heap is which key of the other.
+//!
+//! Names and registered symbols are the same if their text is. Unique symbols are paired as they are met, one to one. Keys
+//! that the engine makes up (`#7`) are paired so only where it makes them up; a property that a program calls `#7` is a name
+//! like any other.
+
+use std::collections::HashMap;
+
+use crate::heap::{Heap, Key, KeyId};
+
+/// The keys of two heaps.
+#[derive(Debug)]
+pub(super) struct KeyMap {
+    /// For each key of the recorded heap, a number that equal texts share.
+    pub recorded: Vec<u32>,
+    /// The same for the replayed heap.
+    pub replayed: Vec<u32>,
+    unique: Pairs,
+    made_up: Pairs,
+    /// Keys whose number is not the same in both heaps.
+    pub renumbered: u64,
+}
+
+#[derive(Debug, Default)]
+struct Pairs {
+    of_recorded: HashMap<KeyId, KeyId>,
+    of_replayed: HashMap<KeyId, KeyId>,
+}
+
+impl Pairs {
+    fn may_be(&self, recorded: KeyId, replayed: KeyId) -> bool {
+        self.of_recorded.get(&recorded).is_none_or(|known| *known == replayed)
+            && self.of_replayed.get(&replayed).is_none_or(|known| *known == recorded)
+    }
+
+    fn pair(&mut self, recorded: KeyId, replayed: KeyId) {
+        self.of_recorded.entry(recorded).or_insert(replayed);
+        self.of_replayed.entry(replayed).or_insert(recorded);
+    }
+}
+
+/// Why two keys are taken for the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SameKey {
+    /// They are the same text.
+    Text,
+    /// They are unique symbols, and nothing speaks against it.
+    Unique,
+    /// The engine made both up.
+    MadeUp,
+}
+
+impl KeyMap {
+    pub(super) fn of(recorded: &Heap, replayed: &Heap) -> Self {
+        let mut numbers: HashMap<Key<'_>, u32> = HashMap::new();
+        let mut number = |heap| {
+            let mut list = Vec::new();
+            each_key(heap, |key| {
+                let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+                list.push(*numbers.entry(key).or_insert(next));
+            });
+            list
+        };
+        let (recorded, replayed): (Vec<u32>, Vec<u32>) = (number(recorded), number(replayed));
+        let same = recorded.iter().zip(&replayed).filter(|(one, other)| one == other).count();
+        let renumbered = (recorded.len().max(replayed.len()) - same) as u64;
+        Self { recorded, replayed, unique: Pairs::default(), made_up: Pairs::default(), renumbered }
+    }
+
+    /// Whether two keys can be the same. `may_be_made_up` where the engine puts keys of its own.
+    pub(super) fn same(
+        &self,
+        heaps: (&Heap, &Heap),
+        recorded: KeyId,
+        replayed: KeyId,
+        may_be_made_up: bool,
+    ) -> Option<SameKey> {
+        let numbers = (self.recorded.get(recorded as usize), self.replayed.get(replayed as usize));
+        match heaps.0.key(recorded) {
+            Key::Unique(_) | Key::Nameless => {
+                // Those that every engine has keep their numbers, and have a text that starts so.
+                (numbers.0 == numbers.1 && self.unique.may_be(recorded, replayed)).then_some(SameKey::Unique)
+            }
+            _ if numbers.0 == numbers.1 && numbers.0.is_some() && !may_be_made_up => Some(SameKey::Text),
+            Key::Name(one) if may_be_made_up && is_made_up(one) => match heaps.1.key(replayed) {
+                Key::Name(other) if is_made_up(other) => Some(SameKey::MadeUp),
+                _ => None,
+            },
+            _ => (numbers.0 == numbers.1 && numbers.0.is_some()).then_some(SameKey::Text),
+        }
+    }
+
+    /// Whether two places in the caches of templates can be the same.
+    pub(super) fn same_template(&self, recorded: KeyId, replayed: KeyId) -> bool {
+        self.made_up.may_be(recorded, replayed)
+    }
+
+    /// Keeps it that two unique symbols are the same.
+    pub(super) fn pair_unique(&mut self, recorded: KeyId, replayed: KeyId) {
+        self.unique.pair(recorded, replayed);
+    }
+
+    /// Keeps it that two places in the caches of templates are the same.
+    pub(super) fn pair_template(&mut self, recorded: KeyId, replayed: KeyId) {
+        self.made_up.pair(recorded, replayed);
+    }
+}
+
+fn each_key<'a>(heap: &'a Heap, mut show: impl FnMut(Key<'a>)) {
+    for id in 0..heap.keys().count() {
+        show(heap.key(id));
+    }
+}
+
+/// Whether a name is one that the engine makes up: `#` and digits.
+pub(super) fn is_made_up(name: &[u8]) -> bool {
+    matches!(name, [b'#', digits @ ..] if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+}

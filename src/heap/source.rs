@@ -1,0 +1,195 @@
+//! Where images come from: a file, plain or compressed, or a row of a kernel's database.
+//!
+//! Owns what may be unpacked: the head of an image says how large it is, and no more than that is read. An image of a
+//! database is proved by its recorded hash. It must never look further into an image than its head.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use crate::image::IMAGE_BYTES_MAX;
+use crate::kernel_db::{DbError, KernelDb};
+use crate::transcript::{Hash256, Position, VatId, sha256};
+
+/// Why an image could not be had. Says which one.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// There is no such file.
+    #[error("no image at {0}: give a file (plain, gzip or zstd), or DB:VAT@POSITION for one of a kernel's database")]
+    NotFound(PathBuf),
+    /// The file can't be read.
+    #[error("failed to read the image {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is compressed, and damaged.
+    #[error("failed to unpack the image {name}: {source}")]
+    Unpack {
+        /// As it was asked for.
+        name: String,
+        /// What the decoder said.
+        source: io::Error,
+    },
+    /// The content can't be an image.
+    #[error("failed to read the image {name}: {what}")]
+    NoImage {
+        /// As it was asked for.
+        name: String,
+        /// What was found.
+        what: String,
+    },
+    /// The database can't be read.
+    #[error("{0}")]
+    Database(#[from] DbError),
+    /// The database has no such image.
+    #[error("no image of {vat} at position {position} in {}: {why}", db.display())]
+    NotInDatabase {
+        /// The database.
+        db: PathBuf,
+        /// The vat, by ID.
+        vat: String,
+        /// The position of its `save-snapshot`.
+        position: Position,
+        /// What is there instead, and what to do.
+        why: String,
+    },
+}
+
+/// An image and where it is from.
+#[derive(Debug)]
+pub struct Source {
+    /// As it was asked for.
+    pub name: String,
+    /// Its bytes, not yet looked into.
+    pub bytes: Vec<u8>,
+    /// Their sha256.
+    pub sha256: Hash256,
+}
+
+impl Source {
+    /// Reads an image.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be read.
+    pub fn open(name: &str) -> Result<Self, SourceError> {
+        let path = Path::new(name);
+        let bytes = match in_database(name) {
+            // A file may be called anything.
+            Some((db, vat, position)) if !path.exists() => from_database(name, db, vat, position)?,
+            _ => from_file(name, path)?,
+        };
+        let sha256 = sha256(&bytes);
+        Ok(Self { name: name.to_owned(), bytes, sha256 })
+    }
+}
+
+/// Takes `DB:VAT@POSITION` apart.
+fn in_database(name: &str) -> Option<(&str, &str, Position)> {
+    let (rest, position) = name.rsplit_once('@')?;
+    let (db, vat) = rest.rsplit_once(':')?;
+    Some((db, vat, position.parse().ok()?))
+}
+
+fn from_file(name: &str, path: &Path) -> Result<Vec<u8>, SourceError> {
+    let io = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => SourceError::NotFound(path.to_owned()),
+        _ => SourceError::Io { path: path.to_owned(), source },
+    };
+    let mut file = File::open(path).map_err(io)?;
+    let mut magic = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut magic).map_err(io)?;
+    let file = BufReader::new(io::Cursor::new(magic.clone()).chain(file));
+    match magic.as_slice() {
+        [0x1f, 0x8b, ..] => unpacked(name, flate2::read::MultiGzDecoder::new(file)),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            let decoder = zstd::Decoder::new(file);
+            let decoder = decoder.map_err(|error| SourceError::Unpack {
+                name: name.to_owned(),
+                source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+            })?;
+            unpacked(name, decoder)
+        }
+        _ => read_image(file).map_err(|fault| fault.of(|source| io(source), name)),
+    }
+}
+
+fn unpacked(name: &str, from: impl Read) -> Result<Vec<u8>, SourceError> {
+    read_image(from).map_err(|fault| fault.of(|source| SourceError::Unpack { name: name.to_owned(), source }, name))
+}
+
+enum Fault {
+    Io(io::Error),
+    NoImage(String),
+}
+
+impl Fault {
+    fn of(self, io: impl FnOnce(io::Error) -> SourceError, name: &str) -> SourceError {
+        match self {
+            Self::Io(source) => io(source),
+            Self::NoImage(what) => SourceError::NoImage { name: name.to_owned(), what },
+        }
+    }
+}
+
+/// Reads as much as the head of an image says there is.
+fn read_image(mut from: impl Read) -> Result<Vec<u8>, Fault> {
+    let mut head = Vec::new();
+    from.by_ref().take(8).read_to_end(&mut head).map_err(Fault::Io)?;
+    let (Some(size), true) = (head.first_chunk::<4>(), head.ends_with(b"XS_M")) else {
+        let what = if head.starts_with(b"SQLite f") {
+            "it is an SQLite database; name one of its images as DB:VAT@POSITION"
+        } else {
+            "it is no XS heap snapshot: it does not begin with an atom XS_M"
+        };
+        return Err(Fault::NoImage(what.to_owned()));
+    };
+    // The writer forgets eight bytes when it adds up the whole.
+    let bytes = u64::from(u32::from_be_bytes(*size)) + 8;
+    if bytes > IMAGE_BYTES_MAX {
+        return Err(Fault::NoImage(format!(
+            "its head speaks of {bytes} bytes, and no image has more than {IMAGE_BYTES_MAX}"
+        )));
+    }
+    let mut image = head;
+    // One more, to see whether there is more.
+    from.take(bytes - 8 + 1).read_to_end(&mut image).map_err(Fault::Io)?;
+    Ok(image)
+}
+
+fn from_database(name: &str, db: &str, vat: &str, position: Position) -> Result<Vec<u8>, SourceError> {
+    let db = KernelDb::locate(Path::new(db))?;
+    let missing = |why: &str| SourceError::NotInDatabase {
+        db: db.path().to_owned(),
+        vat: vat.to_owned(),
+        position,
+        why: why.to_owned(),
+    };
+    let Some(id) = VatId::parse(vat) else {
+        return Err(missing("a vat's ID is like v12; `spanwatch spans` lists them"));
+    };
+    let (row, compressed) =
+        db.read(|reader| Ok((reader.snapshot(&id, position)?, reader.compressed_image(&id, position)?)))?;
+    let Some(row) = row else {
+        return Err(missing("a snapshot lies at the end of a span less one; `spanwatch spans` lists the spans"));
+    };
+    let Some(compressed) = compressed else {
+        return Err(missing(
+            "the node deleted it and kept its hash; the daemon's copies and the node's snapshot archive may have it",
+        ));
+    };
+    let image = unpacked(name, flate2::read::GzDecoder::new(compressed.as_slice()))?;
+    let found = sha256(&image);
+    match row.hash {
+        Some(recorded) if recorded == found => Ok(image),
+        recorded => Err(SourceError::NoImage {
+            name: name.to_owned(),
+            what: match recorded {
+                Some(recorded) => format!("its sha256 is {found}, recorded is {recorded}: the row is damaged"),
+                None => "its row has no hash to prove it by".to_owned(),
+            },
+        }),
+    }
+}
