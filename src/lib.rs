@@ -21,6 +21,7 @@ pub mod config;
 pub mod daemon;
 pub mod evidence;
 pub mod forensics;
+pub mod heap;
 pub mod http;
 pub mod image;
 pub mod judge;
