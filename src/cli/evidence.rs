@@ -15,6 +15,7 @@ use crate::evidence::{Case, Replacement, column, pack, worker_facts};
 use crate::forensics::Account;
 use crate::forensics::bisect::{Bisection, bisect};
 use crate::forensics::explain::explain;
+use crate::forensics::heaps;
 use crate::forensics::readable::readable;
 use crate::image::Image;
 use crate::judge::{Court, Judged, REPEATS, judge};
@@ -66,6 +67,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
     let items = case.items()?;
     let span = case.span(&items)?;
     let base = case.base()?;
+    let recorded_end = case.recorded_end()?;
     for replacement in &args.replacements {
         if !case.manifest.start.bundles.contains(&replacement.old) {
             let has = case.manifest.start.bundles.join(", ");
@@ -88,7 +90,8 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
     for (worker, program) in programs.iter().enumerate() {
         let started = Instant::now();
         let start = ReplayStart { program, limits: &limits, options: &options, beginning: &beginning, probe: None };
-        let judged = judge(&span, &start, &court);
+        let mut judged = judge(&span, &start, &court);
+        heaps::add_to(&mut judged, recorded_end.as_ref());
         columns.push(column(&judged.verdict, worker_facts(program, &limits)));
         let report = report(&case, worker, judged, started.elapsed());
         totals.add(&report);

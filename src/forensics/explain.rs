@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::account::{Account, Cost, DeliveryAccount, SyscallRow};
 use super::readable::readable;
 use crate::report::text::plural;
+use crate::verdict::HeapAnswer;
 
 /// Syscalls that agree are shown this far around one that differs.
 const AROUND: usize = 2;
@@ -27,6 +28,9 @@ pub fn explain(account: &Account, is_all: bool) -> String {
         let _ = writeln!(text, "\n{} more differ (--all)", plural(unshown as u64, "delivery", "deliveries"));
     }
     costs(&account.costs, is_all, &mut text);
+    if let Some(heap) = &account.heap {
+        of_heap(heap, &mut text);
+    }
     if !account.workers.is_empty() {
         text.push_str("\nWorkers\n");
         for column in &account.workers {
@@ -111,6 +115,22 @@ fn of_delivery(delivery: &DeliveryAccount, is_all: bool, text: &mut String) {
         of_syscall(row, text);
     }
     agreeing(&mut unshown, text);
+}
+
+fn of_heap(heap: &HeapAnswer, text: &mut String) {
+    let _ = writeln!(text, "\nHeap at the end ({})", heap.answer.label());
+    let why = heap.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let _ = writeln!(text, "  {}{why}", heap.answer.text());
+    for place in &heap.places {
+        let _ = writeln!(text, "  {place}");
+    }
+    let more = heap.places_total.saturating_sub(heap.places.len() as u64);
+    if more > 0 {
+        let _ = writeln!(text, "  and {} more", plural(more, "place", "places"));
+    }
+    for place in &heap.traces {
+        let _ = writeln!(text, "  {place}");
+    }
 }
 
 fn agreeing(unshown: &mut usize, text: &mut String) {

@@ -136,9 +136,9 @@ mod tests {
     proptest! {
         #[test]
         fn anything_can_be_shown(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            decode(&bytes);
-            quoted(&bytes, 7);
-            big_integer(&bytes, false);
+            let _ = decode(&bytes);
+            let _ = quoted(&bytes, 7);
+            let _ = big_integer(&bytes, false);
         }
     }
 }
