@@ -125,15 +125,7 @@ fn of_syscall(row: &SyscallRow, text: &mut String) {
         side.as_ref().map_or_else(|| "nothing".to_owned(), |(at, request)| format!("#{at} {}", readable(request)))
     };
     let mark = row.mark.replace('_', " ");
-    let mut notes = Vec::new();
-    if row.class.is_some() {
-        notes.push("a read that garbage collection causes".to_owned());
-    }
-    match row.answer {
-        Some("inferred") => notes.push("answered as inferred from the span's record".to_owned()),
-        Some("none") => notes.push("no answer would have been honest: the delivery ended here".to_owned()),
-        _ => {}
-    }
+    let notes = row.notes();
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
     let _ = match row.mark {
         "ok" | "missing" | "not_reached" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.recorded)),
