@@ -113,7 +113,7 @@ fn what(account: &Account) -> Markup {
         div.scroll {
             table {
                 caption { "What differs, in the first replay" }
-                thead { tr { th scope="col" { "Position" } th scope="col" { "Kind" } th scope="col" { "Recorded and replayed" } } }
+                thead { tr { th.number scope="col" { "Position" } th scope="col" { "Kind" } th scope="col" { "Recorded and replayed" } } }
                 tbody {
                     @for finding in &account.findings {
                         tr {
@@ -140,13 +140,15 @@ fn what(account: &Account) -> Markup {
 fn timeline(account: &Account) -> Markup {
     let costs = &account.costs;
     let positions: Vec<Position> = account.findings.iter().map(|finding| finding.position).collect();
-    let differing = costs.iter().filter(|cost| cost.recorded != cost.replayed).count();
+    let unreplayed = costs.iter().filter(|cost| cost.replayed.is_none()).count();
+    let differing = costs.iter().filter(|cost| cost.replayed.is_some() && cost.recorded != cost.replayed).count();
     let number = |number: Option<u64>| number.map_or_else(|| "–".to_owned(), |number| number.to_string());
     html! {
         (plot(costs, &positions))
         details open[differing > 0 && costs.len() <= 40] {
             summary {
                 "Computrons of " (plural(costs.len() as u64, "delivery", "deliveries")) ", " (differing) " not the same"
+                @if unreplayed > 0 { ", " (unreplayed) " not replayed" }
             }
             div.scroll {
                 table {
@@ -164,7 +166,13 @@ fn timeline(account: &Account) -> Markup {
                                 td.number { (cost.position) }
                                 td.number { (number(cost.recorded)) }
                                 td.number { (number(cost.replayed)) }
-                                td.number { @if let Some(by) = by { span.word.bad { (by) } } @else { "none" } }
+                                td.number {
+                                    @match by {
+                                        None => "none",
+                                        Some(by) if cost.replayed.is_none() => (by),
+                                        Some(by) => span.word.bad { (by) },
+                                    }
+                                }
                                 td.code { (visible(&cost.readable)) }
                             }
                         }

@@ -31,7 +31,11 @@ pub(super) fn plot(costs: &[Cost], differing: &[Position]) -> Markup {
     let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
     let across = Across { count: costs.len() };
     let up = |value: u64| BOTTOM - (exponent(value) - low) / (high - low) * (BOTTOM - TOP);
-    let differs = |cost: &Cost| cost.recorded != cost.replayed || differing.contains(&cost.position);
+    // What was not replayed has no cross, which says it.
+    let differs = |cost: &Cost| {
+        let is_same = cost.replayed.is_none() || cost.recorded == cost.replayed;
+        !is_same || differing.contains(&cost.position)
+    };
     let marked = costs.iter().filter(|cost| differs(cost)).count();
     let mut powers = Vec::new();
     let mut power = low;

@@ -278,3 +278,33 @@ fn the_kernels_own_modules_run_the_transcript() {
     assert_ne!(run.end(Duration::from_secs(120)), Some(0), "{}", run.said());
     assert!(run.said().contains("wrong syscall"), "{}", run.said());
 }
+
+/// The replay stops at a question that the record does not answer; the trace ends with it.
+#[test]
+fn a_trace_ends_where_the_replay_stopped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // The vat reads a key of which the record says nothing any more.
+    let folder = evidence(dir.path(), "collections", 5, 6, |item| {
+        let mut parsed: Value = serde_json::from_str(item).expect("json");
+        let syscalls = parsed["sc"].as_array_mut().expect("syscalls");
+        let is_state = |syscall: &Value| syscall["s"][1].as_str().is_some_and(|key| key.starts_with("vom."));
+        let key = syscalls.iter().find(|syscall| is_state(syscall)).expect("a read")["s"].clone();
+        syscalls.retain(|syscall| syscall["s"] != key);
+        let delivery = &item[..item.find(",\"sc\":").expect("syscalls")];
+        format!(r#"{delivery},"sc":{},"r":{}}}"#, parsed["sc"], parsed["r"])
+    });
+    let to = dir.path().join("trace");
+    let run = spanwatch(&["export", text(&folder), "--xsnap-trace", text(&to), "--format", "json"]);
+    assert_eq!((run.code, &run.lines("export")[0]["xsnap_trace"]["waits_at"]), (0, &json!(6)), "{}", run.err);
+    let steps = steps(&to);
+    let last = steps.last().expect("a step");
+    assert!(last.ends_with("-command.dat"), "{last}");
+    assert!(fs::read_to_string(to.join("trace").join(last)).expect("text").contains("vom."), "{last}");
+
+    // The page says that the rest was not replayed, and marks only what differs.
+    let page = dir.path().join("report.html");
+    assert_eq!(spanwatch(&["report", text(&folder), "-o", text(&page)]).code, 0);
+    let page = fs::read_to_string(&page).expect("the page");
+    assert!(page.contains("Computrons of 12 deliveries, 0 not the same, 12 not replayed"));
+    assert_eq!(page.matches("text-anchor=\"middle\">≠ ").count(), 1);
+}
