@@ -20,6 +20,7 @@ target/release/spanwatch:
 ## Sets up and runs all tests.
 test:
 	scripts/prometheus.sh
+	scripts/browser.sh
 	$(MAKE) -j2 lab
 	scripts/odd-worker.sh
 	scripts/test.sh

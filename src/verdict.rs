@@ -141,6 +141,22 @@ pub struct HeapAnswer {
     pub why: Option<String>,
 }
 
+impl HeapAnswer {
+    /// The answer in a sentence, then a line a place.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let why = self.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let mut lines = vec![format!("{}{why}", self.answer.text())];
+        lines.extend(self.places.iter().cloned());
+        let more = self.places_total.saturating_sub(self.places.len() as u64);
+        if more > 0 {
+            lines.push(format!("and {}", crate::report::text::plural(more, "place more", "places more")));
+        }
+        lines.extend(self.traces.iter().cloned());
+        lines
+    }
+}
+
 /// What came of the further replays that every divergence gets, each in a fresh process from the same base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Repeat {

@@ -93,6 +93,23 @@ pub struct SyscallRow {
     pub difference: Option<Difference>,
 }
 
+impl SyscallRow {
+    /// What else there is to be said of it.
+    #[must_use]
+    pub fn notes(&self) -> Vec<&'static str> {
+        let mut notes = Vec::new();
+        if self.class.is_some() {
+            notes.push("a read that garbage collection causes");
+        }
+        match self.answer {
+            Some("inferred") => notes.push("answered as inferred from the span's record"),
+            Some("none") => notes.push("no answer would have been honest: the delivery ended here"),
+            _ => {}
+        }
+        notes
+    }
+}
+
 /// What a delivery cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cost {

@@ -119,17 +119,8 @@ fn of_delivery(delivery: &DeliveryAccount, is_all: bool, text: &mut String) {
 
 fn of_heap(heap: &HeapAnswer, text: &mut String) {
     let _ = writeln!(text, "\nHeap at the end ({})", heap.answer.label());
-    let why = heap.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    let _ = writeln!(text, "  {}{why}", heap.answer.text());
-    for place in &heap.places {
-        let _ = writeln!(text, "  {place}");
-    }
-    let more = heap.places_total.saturating_sub(heap.places.len() as u64);
-    if more > 0 {
-        let _ = writeln!(text, "  and {} more", plural(more, "place", "places"));
-    }
-    for place in &heap.traces {
-        let _ = writeln!(text, "  {place}");
+    for line in heap.lines() {
+        let _ = writeln!(text, "  {line}");
     }
 }
 
@@ -145,15 +136,7 @@ fn of_syscall(row: &SyscallRow, text: &mut String) {
         side.as_ref().map_or_else(|| "nothing".to_owned(), |(at, request)| format!("#{at} {}", readable(request)))
     };
     let mark = row.mark.replace('_', " ");
-    let mut notes = Vec::new();
-    if row.class.is_some() {
-        notes.push("a read that garbage collection causes".to_owned());
-    }
-    match row.answer {
-        Some("inferred") => notes.push("answered as inferred from the span's record".to_owned()),
-        Some("none") => notes.push("no answer would have been honest: the delivery ended here".to_owned()),
-        _ => {}
-    }
+    let notes = row.notes();
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
     let _ = match row.mark {
         "ok" | "missing" | "not_reached" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.recorded)),
