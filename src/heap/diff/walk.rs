@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use super::compare::{Local, Pairing};
+use super::keymap::{Sighting, Sightings};
 use super::{Comparison, DIFFERENCES_MAX, Difference, Likeness, TRACES_MAX, Trace, TraceKind, What};
 use crate::heap::graph::Label;
 use crate::heap::slot::{Kind, SlotIndex};
@@ -40,6 +41,7 @@ struct Walk<'a> {
     /// How many entries of each weak collection of the recorded heap have a counterpart.
     weak_found: HashMap<SlotIndex, u64>,
     positions: Vec<(SlotIndex, SlotIndex, SlotIndex, SlotIndex)>,
+    symbols: Sightings,
     differences: Vec<Difference>,
     differences_total: u64,
     traces: Vec<Trace>,
@@ -79,6 +81,7 @@ pub(super) fn walk<'a>(recorded: &'a Heap, replayed: &'a Heap) -> Comparison<'a>
         weak: weak_entries(replayed),
         weak_found: HashMap::new(),
         positions: Vec::new(),
+        symbols: Sightings::default(),
         differences: Vec::new(),
         differences_total: 0,
         traces: Vec::new(),
@@ -198,8 +201,8 @@ impl Walk<'_> {
 
     /// Takes over what comparing two nodes gave.
     fn keep(&mut self, local: &mut Local, from: (SlotIndex, SlotIndex), behind: u32) {
-        for (one, other) in local.symbols.drain(..) {
-            self.pairing.keys.pair_unique(one, other);
+        for (one, other, label) in local.symbols.drain(..) {
+            self.symbols.add(one, other, Sighting { nodes: from, label, behind });
         }
         for (one, other) in local.templates.drain(..) {
             self.pairing.keys.pair_template(one, other);
@@ -279,6 +282,12 @@ impl Walk<'_> {
             if self.pairing.counterparts(one, other) != (other, one) {
                 let label = self.labels.label(arrival.label);
                 self.difference(from.0, from.1, label, What::Target(one, other), behind);
+            }
+        }
+        for ((one, other), count, places) in std::mem::take(&mut self.symbols).contradictions() {
+            self.differences_total += count.saturating_sub(places.len() as u64);
+            for Sighting { nodes, label, behind } in places {
+                self.difference(nodes.0, nodes.1, label, What::Name(one, other), behind);
             }
         }
         self.weak_only_replayed();
