@@ -42,7 +42,8 @@ enum SnapshotCommand {
     Retainers(QueryArgs),
 }
 
-const IMAGE_HELP: &str = "A file (plain, gzip or zstd), or DB:VAT@POSITION for the snapshot of a kernel's database";
+const IMAGE_HELP: &str = "A file (plain, gzip or zstd), DB:VAT@POSITION for the snapshot of a kernel's database, or \
+                          FOLDER:recorded, FOLDER:replayed or FOLDER:base for one of a folder of evidence";
 
 #[derive(Debug, Args)]
 struct InfoArgs {

@@ -10,6 +10,7 @@
 //! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
 //! | `evidence` | a divergence can be replayed and explained from its folder alone | all of the above |
 //! | `sandbox` | a worker can do nothing but compute, and a real one misses nothing | programs that try, and real workers |
+//! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
 #![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
@@ -23,6 +24,7 @@ mod daemon;
 mod evidence;
 mod fates;
 mod faults;
+mod heap;
 mod lab;
 mod mutations;
 mod run;

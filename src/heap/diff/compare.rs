@@ -732,8 +732,9 @@ fn is_frame(a: Slot, b: Slot) -> bool {
 fn own_label(slot: Slot, is_scope: bool, at: usize) -> Label {
     if is_scope && slot.kind == Kind::Closure {
         Label::Variable(slot.id)
-    } else if slot.is_internal() || is_scope {
-        Label::Internal(slot.kind.label(), u32::try_from(at + 1).unwrap_or(u32::MAX))
+    } else if slot.is_internal() || is_scope || slot.kind == Kind::Key {
+        let what = if slot.kind == Kind::Key && !slot.is_internal() { "frame" } else { slot.kind.label() };
+        Label::Internal(what, u32::try_from(at + 1).unwrap_or(u32::MAX))
     } else {
         Label::Property(slot.id)
     }
