@@ -52,13 +52,9 @@ impl std::fmt::Display for Place {
             }
             "regexp_scratch" => write!(to, "what the last match left in the data of {}", side(&self.recorded))?,
             "number_representation" => {
-                write!(
-                    to,
-                    "{} is {} in one heap and {} in the other",
-                    side(&self.recorded),
-                    kind_of_number(&self.recorded),
-                    kind_of_number(&self.replayed)
-                )?;
+                let (number, kind) = number_and_kind(&self.recorded);
+                let (_, kind_other) = number_and_kind(&self.replayed);
+                write!(to, "{number} is kept as {kind} in the recorded heap and as {kind_other} in the replayed one")?;
             }
             _ => write!(to, "recorded {}, replayed {}", side(&self.recorded), side(&self.replayed))?,
         }
@@ -74,8 +70,10 @@ impl std::fmt::Display for Place {
     }
 }
 
-fn kind_of_number(side: &Option<String>) -> &str {
-    side.as_deref().and_then(|side| side.split_once(' ')).map_or("a number", |(_, kind)| kind.trim_matches(['(', ')']))
+/// Takes `42 (INTEGER)` apart.
+fn number_and_kind(side: &Option<String>) -> (&str, &str) {
+    let parts = side.as_deref().and_then(|side| side.split_once(' '));
+    parts.map_or(("it", "a number"), |(number, kind)| (number, kind.trim_matches(['(', ')'])))
 }
 
 /// A comparison in words.

@@ -14,6 +14,10 @@ use crate::heap::graph::Label;
 use crate::heap::slot::{Kind, SlotIndex};
 use crate::heap::{Heap, ROOTS};
 
+/// A node that is found in place of so many others, and is none of them, is not compared with yet another. In heaps that are
+/// the same each node is found in place of one only, so no answer depends on this.
+const TRIES_MAX: u32 = 64;
+
 /// Two nodes that were found in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival {
@@ -33,6 +37,8 @@ struct Walk<'a> {
     /// Pairs that differ at first sight, with how much.
     deferred: BinaryHeap<Reverse<(usize, usize, Arrival)>>,
     is_deferred: HashSet<(SlotIndex, SlotIndex)>,
+    /// With how many nodes of the replayed heap a node was compared in vain.
+    tries: HashMap<SlotIndex, u32>,
     /// What can only be judged when all pairs are made.
     open: Vec<Arrival>,
     labels: Labels,
@@ -76,6 +82,7 @@ pub(super) fn walk<'a>(recorded: &'a Heap, replayed: &'a Heap) -> Comparison<'a>
         queue: VecDeque::new(),
         deferred: BinaryHeap::new(),
         is_deferred: HashSet::new(),
+        tries: HashMap::new(),
         open: Vec::new(),
         labels: Labels::default(),
         weak: weak_entries(replayed),
@@ -170,12 +177,16 @@ impl Walk<'_> {
         match self.pairing.counterparts(one, other) {
             pair if pair == (other, one) => {}
             (0, 0) if self.is_deferred.contains(&(one, other)) => self.open.push(arrival),
-            (0, 0) if self.pairing.is_comparable(one, other) => {
+            (0, 0)
+                if self.tries.get(&one).is_none_or(|tries| *tries < TRIES_MAX)
+                    && self.pairing.is_comparable(one, other) =>
+            {
                 self.pairing.compare(one, other, local);
                 if local.findings.is_empty() {
                     self.settle(arrival, local);
                 } else {
                     self.is_deferred.insert((one, other));
+                    *self.tries.entry(one).or_default() += 1;
                     let order = self.is_deferred.len();
                     self.deferred.push(Reverse((local.findings.len(), order, arrival)));
                 }
