@@ -88,7 +88,7 @@ pub struct Divergence {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeapLikeness {
-    /// The same heap: what differs can be seen by no program.
+    /// The same heap: only how the engine keeps it differs.
     Isomorphic,
     /// The same heap now, but the engine will collect garbage at another time.
     GcSchedule,
@@ -113,7 +113,7 @@ impl HeapLikeness {
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
-            Self::Isomorphic => "the heaps are the same: what differs can be seen by no program",
+            Self::Isomorphic => "the heaps are the same: only how the engine keeps them differs",
             Self::GcSchedule => {
                 "the heaps are the same now, but garbage is collected at another time from here on, which may show"
             }
@@ -132,7 +132,7 @@ pub struct HeapAnswer {
     pub places: Vec<String>,
     /// How many there are.
     pub places_total: u64,
-    /// The first places where something differs that no program can see, but people can learn from.
+    /// The first places where only how the engine keeps something differs: people can learn from it.
     pub traces: Vec<String>,
     /// How often each kind of that was found.
     pub trace_counts: BTreeMap<String, u64>,

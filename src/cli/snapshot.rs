@@ -42,7 +42,8 @@ enum SnapshotCommand {
     Retainers(QueryArgs),
 }
 
-const IMAGE_HELP: &str = "A file (plain, gzip or zstd), or DB:VAT@POSITION for the snapshot of a kernel's database";
+const IMAGE_HELP: &str = "A file (plain, gzip or zstd), DB:VAT@POSITION for the snapshot of a kernel's database, or \
+                          FOLDER:recorded, FOLDER:replayed or FOLDER:base for one of a folder of evidence";
 
 #[derive(Debug, Args)]
 struct InfoArgs {
@@ -251,7 +252,7 @@ fn write_diff(out: &mut impl Write, report: &DiffReport<'_>, is_all: bool) -> io
     match report.likeness {
         Likeness::Identical => writeln!(out, "identical: the same bytes")?,
         Likeness::Isomorphic => {
-            writeln!(out, "isomorphic: the same objects, values and code; what differs can be seen by no program")?;
+            writeln!(out, "isomorphic: the same objects, values and code; only how the engine keeps them differs")?;
         }
         Likeness::GcScheduleDiffers => writeln!(
             out,

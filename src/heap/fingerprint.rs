@@ -179,6 +179,7 @@ impl Writer<'_> {
         let own = heap.slot(node);
         self.tag(b'o');
         if own.kind != Kind::Instance {
+            self.tag(own.flag);
             self.value(own, true);
             return;
         }
@@ -213,12 +214,14 @@ impl Writer<'_> {
             if self.caches.contains(&node) && !slot.is_internal() {
                 self.template(slot.id);
             } else if slot.kind != Kind::Home {
-                self.key(slot.id, slot.is_internal());
+                // A key among an object's slots is a frame of an error's stack, and its own key the file.
+                self.key(slot.id, slot.is_internal() || slot.kind == Kind::Key);
             }
             match slot.kind {
                 Kind::List if matches!(before.0, Kind::Map | Kind::Set) => {
                     for (at, entry) in heap.chain(slot.first()) {
                         self.number(at);
+                        self.tag(entry.flag);
                         self.value(entry, false);
                     }
                 }
@@ -283,6 +286,7 @@ impl Writer<'_> {
                 self.reference(slot.first());
                 for (_, field) in heap.chain(slot.second()) {
                     self.key(field.id, false);
+                    self.tag(field.flag);
                     self.value(field, false);
                 }
             }

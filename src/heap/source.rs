@@ -1,12 +1,13 @@
-//! Where images come from: a file, plain or compressed, or a row of a kernel's database.
+//! Where images come from: a file, plain or compressed, a row of a kernel's database, or a folder of evidence.
 //!
 //! Owns what may be unpacked: the head of an image says how large it is, and no more than that is read. An image of a
-//! database is proved by its recorded hash. It must never look further into an image than its head.
+//! database or a folder is proved by its recorded hash. It must never look further into an image than its head.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use crate::evidence::{Case, EvidenceError};
 use crate::image::IMAGE_BYTES_MAX;
 use crate::kernel_db::{DbError, KernelDb};
 use crate::transcript::{Hash256, Position, VatId, sha256};
@@ -15,7 +16,10 @@ use crate::transcript::{Hash256, Position, VatId, sha256};
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// There is no such file.
-    #[error("no image at {0}: give a file (plain, gzip or zstd), or DB:VAT@POSITION for one of a kernel's database")]
+    #[error(
+        "no image at {0}: give a file (plain, gzip or zstd), DB:VAT@POSITION for one of a kernel's database, or \
+         FOLDER:recorded, FOLDER:replayed or FOLDER:base for one of a folder of evidence"
+    )]
     NotFound(PathBuf),
     /// The file can't be read.
     #[error("failed to read the image {path}: {source}")]
@@ -44,6 +48,19 @@ pub enum SourceError {
     /// The database can't be read.
     #[error("{0}")]
     Database(#[from] DbError),
+    /// The folder of evidence can't be read.
+    #[error("{0}")]
+    Evidence(#[from] EvidenceError),
+    /// The folder of evidence has no such image.
+    #[error("no {side} image in {}: {why}", folder.display())]
+    NotInFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// Which one was asked for.
+        side: Side,
+        /// Why it is not there.
+        why: &'static str,
+    },
     /// The database has no such image.
     #[error("no image of {vat} at position {position} in {}: {why}", db.display())]
     NotInDatabase {
@@ -69,6 +86,37 @@ pub struct Source {
     pub sha256: Hash256,
 }
 
+/// An image of a folder of evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// What the kernel recorded at the end of the span.
+    Recorded,
+    /// What the replay ended with.
+    Replayed,
+    /// What the span starts from.
+    Base,
+}
+
+impl Side {
+    const ALL: [Self; 3] = [Self::Recorded, Self::Replayed, Self::Base];
+
+    /// Its name.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Replayed => "replayed",
+            Self::Base => "base",
+        }
+    }
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(self.label())
+    }
+}
+
 impl Source {
     /// Reads an image.
     ///
@@ -76,9 +124,11 @@ impl Source {
     /// When there is none, or it can't be read.
     pub fn open(name: &str) -> Result<Self, SourceError> {
         let path = Path::new(name);
-        let bytes = match in_database(name) {
-            // A file may be called anything.
-            Some((db, vat, position)) if !path.exists() => from_database(name, db, vat, position)?,
+        // A file may be called anything.
+        let is_file = path.exists();
+        let bytes = match (in_database(name), in_folder(name)) {
+            (Some((db, vat, position)), _) if !is_file => from_database(name, db, vat, position)?,
+            (_, Some((folder, side))) if !is_file => from_folder(Path::new(folder), side)?,
             _ => from_file(name, path)?,
         };
         let sha256 = sha256(&bytes);
@@ -91,6 +141,32 @@ fn in_database(name: &str) -> Option<(&str, &str, Position)> {
     let (rest, position) = name.rsplit_once('@')?;
     let (db, vat) = rest.rsplit_once(':')?;
     Some((db, vat, position.parse().ok()?))
+}
+
+/// Takes `FOLDER:recorded` apart.
+fn in_folder(name: &str) -> Option<(&str, Side)> {
+    let (folder, side) = name.rsplit_once(':')?;
+    Some((folder, Side::ALL.into_iter().find(|known| known.label() == side)?))
+}
+
+fn from_folder(folder: &Path, side: Side) -> Result<Vec<u8>, SourceError> {
+    let case = Case::open(folder)?;
+    let image = match side {
+        Side::Recorded => case.recorded_end()?,
+        Side::Replayed => case.replayed_end()?,
+        Side::Base => case.base()?,
+    };
+    let why = match side {
+        Side::Recorded if case.manifest.span.saves.is_none() => "the span does not end with a snapshot",
+        Side::Recorded => "the node had deleted it when the divergence was found",
+        Side::Replayed => "the replay saved none, or the recorded one",
+        Side::Base if case.manifest.start.image.is_none() => "the span starts without one",
+        Side::Base => "it was removed",
+    };
+    let image = image.ok_or_else(|| SourceError::NotInFolder { folder: folder.to_owned(), side, why })?;
+    let mut bytes = Vec::new();
+    image.copy_to(&mut bytes).map_err(|source| SourceError::Io { path: folder.to_owned(), source })?;
+    Ok(bytes)
 }
 
 fn from_file(name: &str, path: &Path) -> Result<Vec<u8>, SourceError> {

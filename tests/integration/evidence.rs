@@ -55,14 +55,14 @@ fn masked(said: &str, worker: &Path, folder: &Path) -> String {
 }
 
 /// Evidence of the one divergence in a database.
-struct Found {
+pub struct Found {
     _dir: tempfile::TempDir,
-    folder: PathBuf,
+    pub folder: PathBuf,
     worker: PathBuf,
     line: Value,
 }
 
-fn find(file: &Path, worker: &Path, more: &[&str]) -> Found {
+pub fn find(file: &Path, worker: &Path, more: &[&str]) -> Found {
     let dir = tempfile::tempdir().expect("a directory");
     let arguments =
         ["verify", text(file), "--format", "json", "--worker", text(worker), "--evidence", text(dir.path())];
@@ -228,7 +228,7 @@ fn another_bundle_is_found_and_can_be_tried() {
 }
 
 /// Compiled without `__has_builtin`, by `scripts/odd-worker.sh`.
-fn odd_worker() -> PathBuf {
+pub fn odd_worker() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/odd-xsnap-worker");
     assert!(path.exists(), "`make test` compiles it: scripts/odd-worker.sh");
     path

@@ -12,6 +12,7 @@
 //! | `sandbox` | a worker can do nothing but compute, and a real one misses nothing | programs that try, and real workers |
 //! | `report` | the page that tells a divergence is whole, and reads well | a real headless browser (`browser`) |
 //! | `export` | tools of others run what is exported | `replay.js` of the real package |
+//! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
 #![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
@@ -27,6 +28,7 @@ mod evidence;
 mod export;
 mod fates;
 mod faults;
+mod heap;
 mod lab;
 mod mutations;
 mod report;

@@ -35,8 +35,8 @@ pub(super) struct Local {
     pub children: Vec<(SlotIndex, SlotIndex, Label)>,
     /// Slots that are the same if the two are: entries of collections, lists of weak ones.
     pub slots: Vec<(SlotIndex, SlotIndex)>,
-    /// Unique symbols that are the same if the two are.
-    pub symbols: Vec<(KeyId, KeyId)>,
+    /// Unique symbols that are the same if the two are, and where they stand.
+    pub symbols: Vec<(KeyId, KeyId, Label)>,
     /// Templates that are the same if the two are.
     pub templates: Vec<(KeyId, KeyId)>,
     /// Where iterators stand.
@@ -127,6 +127,9 @@ impl<'a> Pairing<'a> {
         let (first, second) = self.heaps();
         let (a, b) = (first.slot(one), second.slot(other));
         if a.kind != Kind::Instance {
+            if a.flag != b.flag {
+                local.findings.push((Label::Content, What::Attributes(a.flag, b.flag)));
+            }
             self.slot((one, a), (other, b), Label::Content, one, local);
             return;
         }
@@ -176,7 +179,7 @@ impl<'a> Pairing<'a> {
         if a.kind == Kind::Home && b.kind == Kind::Home {
             return true;
         }
-        a.id == 0 && b.id == 0 || self.keys.same(self.heaps(), a.id, b.id, is_cache).is_some()
+        a.id == 0 && b.id == 0 || self.keys.same(self.heaps(), a.id, b.id, is_cache || is_frame(a, b)).is_some()
     }
 
     fn own_aligned(
@@ -188,7 +191,7 @@ impl<'a> Pairing<'a> {
     ) {
         let (_, is_scope, _) = node;
         let token = |keys: &[u32], slot: &Slot| {
-            if slot.is_internal() && !is_scope {
+            if slot.is_internal() && !is_scope || slot.kind == Kind::Key {
                 1 << 63 | slot.kind as u64
             } else {
                 keys.get(slot.id as usize).map_or(0, |key| u64::from(*key))
@@ -234,7 +237,7 @@ impl<'a> Pairing<'a> {
         let before =
             |own: &[(SlotIndex, Slot)], at: usize| at.checked_sub(1).map_or(Slot::NONE, |before| own[before].1);
         let (before_a, before_b) = (before(own_one, at_one), before(own_other, at_other));
-        self.same_id(a, b, is_cache, local);
+        self.same_id(a, b, is_cache, label, local);
         if a.flag != b.flag {
             local.findings.push((label, What::Attributes(a.flag, b.flag)));
         }
@@ -263,19 +266,23 @@ impl<'a> Pairing<'a> {
     }
 
     /// Notes what follows from two slots having the same key.
-    fn same_id(&mut self, a: Slot, b: Slot, is_cache: bool, local: &mut Local) {
+    fn same_id(&mut self, a: Slot, b: Slot, is_cache: bool, label: Label, local: &mut Local) {
         if a.kind == Kind::Home {
             local.count(TraceKind::ProfileNumber, u64::from(a.id != b.id));
-        } else if a.id != 0 {
-            match self.keys.same(self.heaps(), a.id, b.id, is_cache || a.is_internal()) {
-                Some(SameKey::Unique) => local.symbols.push((a.id, b.id)),
+        } else if (a.id, b.id) != (0, 0) {
+            match self.keys.same(self.heaps(), a.id, b.id, is_cache || a.is_internal() || is_frame(a, b)) {
+                Some(SameKey::Unique) => local.symbols.push((a.id, b.id, label)),
                 Some(SameKey::MadeUp) => {
                     if is_cache {
                         local.templates.push((a.id, b.id));
                     }
-                    local.count(TraceKind::MadeUpName, 1);
+                    local.count(
+                        TraceKind::MadeUpName,
+                        u64::from(self.recorded.heap.key(a.id) != self.replayed.heap.key(b.id)),
+                    );
                 }
-                Some(SameKey::Text) | None => {}
+                Some(SameKey::Text) => {}
+                None => local.findings.push((label, What::Name(a.id, b.id))),
             }
         }
     }
@@ -330,7 +337,7 @@ impl<'a> Pairing<'a> {
                 }
             }
             Kind::Symbol => match self.keys.same((first, second), a.first(), b.first(), false) {
-                Some(SameKey::Unique) => local.symbols.push((a.first(), b.first())),
+                Some(SameKey::Unique) => local.symbols.push((a.first(), b.first(), label)),
                 Some(_) => {}
                 None => local.findings.push((label, differs)),
             },
@@ -637,6 +644,9 @@ impl<'a> Pairing<'a> {
             _ => Label::MapValue(place),
         };
         local.slots.push((a.0, b.0));
+        if a.1.flag != b.1.flag {
+            local.findings.push((label, What::Attributes(a.1.flag, b.1.flag)));
+        }
         self.slot(a, b, label, 0, local);
     }
 
@@ -655,6 +665,10 @@ impl<'a> Pairing<'a> {
                     let label = Label::Private(one[at].1.id);
                     if matches!(edit, Edit::Moved(..)) {
                         local.findings.push((label, What::Order));
+                    }
+                    let (flag, flag_other) = (one[at].1.flag, other[to].1.flag);
+                    if flag != flag_other {
+                        local.findings.push((label, What::Attributes(flag, flag_other)));
                     }
                     if !is_composite(one[at].1.kind) {
                         self.slot(one[at], other[to], label, node, local);
@@ -713,11 +727,17 @@ fn is_composite(kind: Kind) -> bool {
     matches!(kind, Kind::Private | Kind::FinalizationRegistry)
 }
 
+/// Whether two slots are frames of an error's stack, whose key is the file.
+fn is_frame(a: Slot, b: Slot) -> bool {
+    a.kind == Kind::Key && b.kind == Kind::Key
+}
+
 fn own_label(slot: Slot, is_scope: bool, at: usize) -> Label {
     if is_scope && slot.kind == Kind::Closure {
         Label::Variable(slot.id)
-    } else if slot.is_internal() || is_scope {
-        Label::Internal(slot.kind.label(), u32::try_from(at + 1).unwrap_or(u32::MAX))
+    } else if slot.is_internal() || is_scope || slot.kind == Kind::Key {
+        let what = if slot.kind == Kind::Key && !slot.is_internal() { "frame" } else { slot.kind.label() };
+        Label::Internal(what, u32::try_from(at + 1).unwrap_or(u32::MAX))
     } else {
         Label::Property(slot.id)
     }

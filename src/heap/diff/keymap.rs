@@ -1,12 +1,17 @@
 //! Which key of one heap is which key of the other.
 //!
-//! Names and registered symbols are the same if their text is. Unique symbols are paired as they are met, one to one. Keys
-//! that the engine makes up (`#7`) are paired so only where it makes them up; a property that a program calls `#7` is a name
-//! like any other.
+//! Names and registered symbols are the same if their text is. Whether two unique symbols are the same can be told only when
+//! all places are known where one stands for the other ([`Sightings`]). Keys that the engine makes up (`#7`) are paired as
+//! they are met, and only where it makes them up; a property that a program calls `#7` is a name like any other.
 
 use std::collections::HashMap;
 
+use crate::heap::graph::Label;
+use crate::heap::slot::SlotIndex;
 use crate::heap::{Heap, Key, KeyId};
+
+/// The engine's own symbols, such as `Symbol.iterator`, have the numbers below.
+const WELL_KNOWN_END: KeyId = 14;
 
 /// The keys of two heaps.
 #[derive(Debug)]
@@ -15,7 +20,6 @@ pub(super) struct KeyMap {
     pub recorded: Vec<u32>,
     /// The same for the replayed heap.
     pub replayed: Vec<u32>,
-    unique: Pairs,
     made_up: Pairs,
     /// Keys whose number is not the same in both heaps.
     pub renumbered: u64,
@@ -44,7 +48,7 @@ impl Pairs {
 pub(super) enum SameKey {
     /// They are the same text.
     Text,
-    /// They are unique symbols, and nothing speaks against it.
+    /// They are unique symbols of the same name, which may be the same.
     Unique,
     /// The engine made both up.
     MadeUp,
@@ -64,7 +68,7 @@ impl KeyMap {
         let (recorded, replayed): (Vec<u32>, Vec<u32>) = (number(recorded), number(replayed));
         let same = recorded.iter().zip(&replayed).filter(|(one, other)| one == other).count();
         let renumbered = (recorded.len().max(replayed.len()) - same) as u64;
-        Self { recorded, replayed, unique: Pairs::default(), made_up: Pairs::default(), renumbered }
+        Self { recorded, replayed, made_up: Pairs::default(), renumbered }
     }
 
     /// Whether two keys can be the same. `may_be_made_up` where the engine puts keys of its own.
@@ -77,10 +81,11 @@ impl KeyMap {
     ) -> Option<SameKey> {
         let numbers = (self.recorded.get(recorded as usize), self.replayed.get(replayed as usize));
         match heaps.0.key(recorded) {
-            Key::Unique(_) | Key::Nameless => {
-                // Those that every engine has keep their numbers, and have a text that starts so.
-                (numbers.0 == numbers.1 && self.unique.may_be(recorded, replayed)).then_some(SameKey::Unique)
+            // Those that every engine has keep their numbers; a program can make another of the same name.
+            Key::Unique(_) if recorded < WELL_KNOWN_END || replayed < WELL_KNOWN_END => {
+                (recorded == replayed).then_some(SameKey::Text)
             }
+            Key::Unique(_) | Key::Nameless => (numbers.0 == numbers.1).then_some(SameKey::Unique),
             _ if numbers.0 == numbers.1 && numbers.0.is_some() && !may_be_made_up => Some(SameKey::Text),
             Key::Name(one) if may_be_made_up && is_made_up(one) => match heaps.1.key(replayed) {
                 Key::Name(other) if is_made_up(other) => Some(SameKey::MadeUp),
@@ -95,14 +100,57 @@ impl KeyMap {
         self.made_up.may_be(recorded, replayed)
     }
 
-    /// Keeps it that two unique symbols are the same.
-    pub(super) fn pair_unique(&mut self, recorded: KeyId, replayed: KeyId) {
-        self.unique.pair(recorded, replayed);
-    }
-
     /// Keeps it that two places in the caches of templates are the same.
     pub(super) fn pair_template(&mut self, recorded: KeyId, replayed: KeyId) {
         self.made_up.pair(recorded, replayed);
+    }
+}
+
+/// Where a unique symbol of one heap stands for one of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sighting {
+    /// The nodes.
+    pub nodes: (SlotIndex, SlotIndex),
+    /// Where in the nodes.
+    pub label: Label,
+    /// How many differences lie on the way.
+    pub behind: u32,
+}
+
+/// All places where unique symbols stand for each other.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    places: HashMap<(KeyId, KeyId), (u64, Vec<Sighting>)>,
+}
+
+impl Sightings {
+    /// Of each pair, so many places are kept; the others are counted.
+    const KEPT_MAX: usize = 100;
+
+    pub(super) fn add(&mut self, recorded: KeyId, replayed: KeyId, sighting: Sighting) {
+        let (count, kept) = self.places.entry((recorded, replayed)).or_default();
+        *count += 1;
+        if kept.len() < Self::KEPT_MAX {
+            kept.push(sighting);
+        }
+    }
+
+    /// Takes each symbol for the one that it stands for most often, and returns the places that speak against it, with how
+    /// many they are. There are none exactly if each symbol of one heap is always the same one of the other.
+    pub(super) fn contradictions(self) -> Vec<((KeyId, KeyId), u64, Vec<Sighting>)> {
+        let mut all: Vec<_> = self.places.into_iter().map(|(pair, (count, kept))| (pair, count, kept)).collect();
+        all.sort_by_key(|((recorded, replayed), count, _)| {
+            (std::cmp::Reverse(*count), recorded != replayed, *recorded, *replayed)
+        });
+        let mut pairs = Pairs::default();
+        all.retain(|((recorded, replayed), _, _)| {
+            let is_free = pairs.may_be(*recorded, *replayed);
+            if is_free {
+                pairs.pair(*recorded, *replayed);
+            }
+            !is_free
+        });
+        all
     }
 }
 

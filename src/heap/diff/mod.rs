@@ -6,6 +6,7 @@
 //! | properties | by key and in their order, with their attributes |
 //! | arrays, maps, sets | aligned by content first, so that one element more is one difference |
 //! | weak collections | by object and collection, in no order: nobody can see one |
+//! | symbols | one to one, by all the places where they stand |
 //! | functions | their code, instruction by instruction, then what their scopes hold |
 //! | regular expressions | their code; not what the last match left behind |
 //!
@@ -32,7 +33,7 @@ use serde::Serialize;
 use super::container::CounterMeaning;
 use super::graph::Label;
 use super::slot::{Slot, SlotIndex};
-use super::{ChunkUse, Heap, Kind};
+use super::{ChunkUse, Heap, KeyId, Kind};
 
 pub use tell::{Place, Told, tell};
 pub(super) use tell::{target, value};
@@ -83,6 +84,8 @@ pub enum What {
     Object(u8, u8),
     /// A length.
     Length(u64, u64),
+    /// Another symbol, or another name where none is expected to differ: the keys of each heap.
+    Name(KeyId, KeyId),
     /// The code of a function.
     Code(CodeDifference),
     /// The bytes of a buffer, from this one on.

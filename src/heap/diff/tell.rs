@@ -21,7 +21,7 @@ const CHARACTERS_MAX: usize = 100;
 pub struct Place {
     /// The path to it.
     pub path: String,
-    /// What differs: `value`, `target`, `only_recorded`, `only_replayed`, `order`, `attributes`, `length`, `code`, `lines`,
+    /// What differs: `value`, `target`, `only_recorded`, `only_replayed`, `order`, `attributes`, `length`, `name`, `code`, `lines`,
     /// `bytes`, `position`, `setting`, or the kind of a trace.
     pub what: &'static str,
     /// What is there in the recorded heap.
@@ -52,13 +52,9 @@ impl std::fmt::Display for Place {
             }
             "regexp_scratch" => write!(to, "what the last match left in the data of {}", side(&self.recorded))?,
             "number_representation" => {
-                write!(
-                    to,
-                    "{} is {} in one heap and {} in the other",
-                    side(&self.recorded),
-                    kind_of_number(&self.recorded),
-                    kind_of_number(&self.replayed)
-                )?;
+                let (number, kind) = number_and_kind(&self.recorded);
+                let (_, kind_other) = number_and_kind(&self.replayed);
+                write!(to, "{number} is kept as {kind} in the recorded heap and as {kind_other} in the replayed one")?;
             }
             _ => write!(to, "recorded {}, replayed {}", side(&self.recorded), side(&self.replayed))?,
         }
@@ -74,8 +70,10 @@ impl std::fmt::Display for Place {
     }
 }
 
-fn kind_of_number(side: &Option<String>) -> &str {
-    side.as_deref().and_then(|side| side.split_once(' ')).map_or("a number", |(_, kind)| kind.trim_matches(['(', ')']))
+/// Takes `42 (INTEGER)` apart.
+fn number_and_kind(side: &Option<String>) -> (&str, &str) {
+    let parts = side.as_deref().and_then(|side| side.split_once(' '));
+    parts.map_or(("it", "a number"), |(number, kind)| (number, kind.trim_matches(['(', ')'])))
 }
 
 /// A comparison in words.
@@ -132,7 +130,12 @@ impl Teller<'_> {
         let is_inside = matches!(difference.label, Label::Internal(..) | Label::Weak(..) | Label::WeakValue(_));
         let sort = match difference.what {
             What::Setting(..) => 0,
-            What::Value(..) | What::OnlyRecorded(_) | What::OnlyReplayed(_) | What::Code(_) | What::Bytes(_) => 1,
+            What::Value(..)
+            | What::OnlyRecorded(_)
+            | What::OnlyReplayed(_)
+            | What::Code(_)
+            | What::Bytes(_)
+            | What::Name(..) => 1,
             What::Length(..) | What::Target(..) | What::Order | What::Attributes(..) | What::Object(..) => 2,
             What::Position => 3,
         };
@@ -166,6 +169,11 @@ impl Teller<'_> {
             What::Order => ("order", None, None),
             What::Attributes(one, other) => ("attributes", Some(attributes(one)), Some(attributes(other))),
             What::Object(one, other) => ("attributes", Some(object_attributes(one)), Some(object_attributes(other))),
+            What::Name(one, other) => {
+                let (one, other) = (heaps.0.key_name(one), heaps.1.key_name(other));
+                let other = if one == other { format!("another {other}") } else { other };
+                ("name", Some(one), Some(other))
+            }
             What::Length(one, other) => ("length", Some(format!("length {one}")), Some(format!("length {other}"))),
             What::Code(code) => {
                 let text = |line: Option<u32>, opcode: Option<u8>| {

@@ -8,10 +8,15 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use super::compare::{Local, Pairing};
+use super::keymap::{Sighting, Sightings};
 use super::{Comparison, DIFFERENCES_MAX, Difference, Likeness, TRACES_MAX, Trace, TraceKind, What};
 use crate::heap::graph::Label;
 use crate::heap::slot::{Kind, SlotIndex};
 use crate::heap::{Heap, ROOTS};
+
+/// A node that is found in place of so many others, and is none of them, is not compared with yet another. In heaps that are
+/// the same each node is found in place of one only, so no answer depends on this.
+const TRIES_MAX: u32 = 64;
 
 /// Two nodes that were found in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +37,8 @@ struct Walk<'a> {
     /// Pairs that differ at first sight, with how much.
     deferred: BinaryHeap<Reverse<(usize, usize, Arrival)>>,
     is_deferred: HashSet<(SlotIndex, SlotIndex)>,
+    /// With how many nodes of the replayed heap a node was compared in vain.
+    tries: HashMap<SlotIndex, u32>,
     /// What can only be judged when all pairs are made.
     open: Vec<Arrival>,
     labels: Labels,
@@ -40,6 +47,7 @@ struct Walk<'a> {
     /// How many entries of each weak collection of the recorded heap have a counterpart.
     weak_found: HashMap<SlotIndex, u64>,
     positions: Vec<(SlotIndex, SlotIndex, SlotIndex, SlotIndex)>,
+    symbols: Sightings,
     differences: Vec<Difference>,
     differences_total: u64,
     traces: Vec<Trace>,
@@ -74,11 +82,13 @@ pub(super) fn walk<'a>(recorded: &'a Heap, replayed: &'a Heap) -> Comparison<'a>
         queue: VecDeque::new(),
         deferred: BinaryHeap::new(),
         is_deferred: HashSet::new(),
+        tries: HashMap::new(),
         open: Vec::new(),
         labels: Labels::default(),
         weak: weak_entries(replayed),
         weak_found: HashMap::new(),
         positions: Vec::new(),
+        symbols: Sightings::default(),
         differences: Vec::new(),
         differences_total: 0,
         traces: Vec::new(),
@@ -167,12 +177,16 @@ impl Walk<'_> {
         match self.pairing.counterparts(one, other) {
             pair if pair == (other, one) => {}
             (0, 0) if self.is_deferred.contains(&(one, other)) => self.open.push(arrival),
-            (0, 0) if self.pairing.is_comparable(one, other) => {
+            (0, 0)
+                if self.tries.get(&one).is_none_or(|tries| *tries < TRIES_MAX)
+                    && self.pairing.is_comparable(one, other) =>
+            {
                 self.pairing.compare(one, other, local);
                 if local.findings.is_empty() {
                     self.settle(arrival, local);
                 } else {
                     self.is_deferred.insert((one, other));
+                    *self.tries.entry(one).or_default() += 1;
                     let order = self.is_deferred.len();
                     self.deferred.push(Reverse((local.findings.len(), order, arrival)));
                 }
@@ -198,8 +212,8 @@ impl Walk<'_> {
 
     /// Takes over what comparing two nodes gave.
     fn keep(&mut self, local: &mut Local, from: (SlotIndex, SlotIndex), behind: u32) {
-        for (one, other) in local.symbols.drain(..) {
-            self.pairing.keys.pair_unique(one, other);
+        for (one, other, label) in local.symbols.drain(..) {
+            self.symbols.add(one, other, Sighting { nodes: from, label, behind });
         }
         for (one, other) in local.templates.drain(..) {
             self.pairing.keys.pair_template(one, other);
@@ -279,6 +293,12 @@ impl Walk<'_> {
             if self.pairing.counterparts(one, other) != (other, one) {
                 let label = self.labels.label(arrival.label);
                 self.difference(from.0, from.1, label, What::Target(one, other), behind);
+            }
+        }
+        for ((one, other), count, places) in std::mem::take(&mut self.symbols).contradictions() {
+            self.differences_total += count.saturating_sub(places.len() as u64);
+            for Sighting { nodes, label, behind } in places {
+                self.difference(nodes.0, nodes.1, label, What::Name(one, other), behind);
             }
         }
         self.weak_only_replayed();
