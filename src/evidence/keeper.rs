@@ -19,9 +19,11 @@ use serde::Serialize;
 
 use super::files::{Writer, replace, size_of, sync_dir};
 use super::manifest::{
-    HostFacts, ImageFacts, Manifest, OutcomeFacts, SCHEMA, Seen, SpanFacts, StartFacts, WorkerColumn, WorkerFacts,
+    EngineFacts, HostFacts, ImageFacts, Manifest, OutcomeFacts, SCHEMA, Seen, SpanFacts, StartFacts, WorkerColumn,
+    WorkerFacts,
 };
 use super::{EvidenceError, replayed};
+use crate::heap::Heap;
 use crate::image::Image;
 use crate::judge::{Judged, is_same};
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
@@ -351,6 +353,7 @@ impl Keeper {
             heap: divergence.heap.as_deref().cloned(),
             outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
             worker,
+            engine: engine_of(witness),
             host: HostFacts::here(),
             files: files.entries.clone(),
         };
@@ -362,6 +365,20 @@ impl Keeper {
         let path = dir.join("manifest.json");
         replace(&path, pretty(&manifest).as_bytes()).map_err(EvidenceError::io("write", &path))
     }
+}
+
+/// Of the image that the span starts from, or where it starts from none of the one that it ends with.
+fn engine_of(witness: &Witness<'_>) -> Option<EngineFacts> {
+    let image = match witness.start.beginning {
+        Beginning::Image(image) => image,
+        Beginning::Blank { .. } => witness.judged.replays.iter().find_map(|replay| replay.image.as_ref())?,
+    };
+    let mut bytes = Vec::new();
+    image.copy_to(&mut bytes).ok()?;
+    // An image that can't be read is told where heaps are compared.
+    let heap = Heap::read(bytes).ok()?;
+    let atoms = heap.atoms().iter().map(|atom| (atom.tag.to_owned(), atom.bytes as u64)).collect();
+    Some(EngineFacts { version: heap.version().to_string(), atoms })
 }
 
 fn pretty(value: &impl Serialize) -> String {

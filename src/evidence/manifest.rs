@@ -40,6 +40,9 @@ pub struct Manifest {
     pub outcomes: Vec<OutcomeFacts>,
     /// The worker that did it.
     pub worker: WorkerFacts,
+    /// The engine that wrote the image that the span starts from, or the one that it ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineFacts>,
     /// The machine.
     pub host: HostFacts,
     /// The files of the folder, but for this one and those that change.
@@ -137,6 +140,15 @@ pub struct WorkerFacts {
     pub time_zone: String,
     /// Its stack, in bytes.
     pub stack: u64,
+}
+
+/// An engine, as an image tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// The engine's version.
+    pub version: String,
+    /// The image's atoms, by their tags, with the size of each in bytes.
+    pub atoms: BTreeMap<String, u64>,
 }
 
 /// A machine.

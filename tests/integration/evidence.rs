@@ -125,6 +125,9 @@ fn what_was_changed_in_a_record_is_explained() {
     });
     assert!(found.causes().contains(&"metering possible".to_owned()), "{:?}", found.causes());
     insta::assert_snapshot!("computrons", found.explained());
+    let manifest = fs::read(found.folder.join("manifest.json")).expect("read");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("json");
+    assert!(manifest["engine"]["atoms"]["HEAP"].as_u64().is_some_and(|bytes| bytes > 0), "{}", manifest["engine"]);
     // The folder, elsewhere and packed, gives the same verdict.
     let elsewhere = tempfile::tempdir().expect("a directory");
     let file = elsewhere.path().join("one.spanwatch");
