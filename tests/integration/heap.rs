@@ -494,6 +494,7 @@ fn an_image_is_the_same_wherever_it_comes_from() {
         (format!("{}:v9999@{position}", text(&lab.file)), "no image of v9999"),
         (cut, "it was cut"),
         (bomb, "no image has more than"),
+        (text(dir.path()).to_owned(), "it is a folder"),
         (other, "does not begin with an atom XS_M"),
         (named("empty", b""), "does not begin with an atom XS_M"),
     ];
