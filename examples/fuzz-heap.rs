@@ -2,8 +2,9 @@
 //!
 //! `fuzz-heap MINUTES SEED DIRECTORY IMAGE…`: takes real images, changes each a little and calls what `spanwatch snapshot`
 //! calls: read, count, fingerprint, compare with the original, look at objects, ask who keeps them. Nothing may panic, take
-//! longer than [`SECONDS_MAX`], or hold more memory than a small multiple of the image ([`MEMORY_FACTOR_MAX`]). What does
-//! is kept in the directory, and the program ends with 1. The same seed makes the same changes.
+//! longer than [`SECONDS_MAX`], or hold more memory than a small multiple of the image ([`MEMORY_FACTOR_MAX`]); and the
+//! comparison and the fingerprint, which know nothing of each other, must agree. What does not hold is kept in the directory, and
+//! the program ends with 1. The same seed makes the same changes.
 //!
 //! Most changes are of a sort that keeps an image valid (see [`Forger`]): a reader that refuses everything would pass any
 //! test of what lies behind it.
@@ -26,6 +27,7 @@ use spanwatch::heap::fingerprint::fingerprint;
 use spanwatch::heap::naming::Names;
 use spanwatch::heap::source::Source;
 use spanwatch::heap::{Heap, query};
+use spanwatch::transcript::Hash256;
 
 /// No image may keep us longer.
 const SECONDS_MAX: u64 = 20;
@@ -257,9 +259,11 @@ fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
 enum Outcome {
     Refused,
     Read(Likeness),
+    /// The fingerprint does not say the same as the comparison.
+    Disagreement(Likeness),
 }
 
-fn exercise(image: Vec<u8>, original: &Heap, random: &mut Random) -> Outcome {
+fn exercise(image: Vec<u8>, original: &Heap, print: Hash256, random: &mut Random) -> Outcome {
     let heap = match Heap::read(image) {
         Ok(heap) => heap,
         Err(error) => {
@@ -269,7 +273,8 @@ fn exercise(image: Vec<u8>, original: &Heap, random: &mut Random) -> Outcome {
     };
     let names = Names::of(&heap);
     let census = Census::of(&heap, &names, 5);
-    let mut text = format!("{census:?}{}", fingerprint(&heap));
+    let own_print = fingerprint(&heap);
+    let mut text = format!("{census:?}{own_print}");
     let comparison = compare(original, &heap);
     let told = tell(&comparison, 20);
     for place in told.differences.iter().chain(&told.traces) {
@@ -289,6 +294,9 @@ fn exercise(image: Vec<u8>, original: &Heap, random: &mut Random) -> Outcome {
     let node = u32::try_from(1 + random.below(heap.slot_count() as usize)).expect("a slot");
     write!(text, "{:?}", query::retainers(&heap, &names, node, 20)).expect("memory");
     assert!(!text.is_empty());
+    if (likeness == Likeness::Different) == (own_print == print) {
+        return Outcome::Disagreement(likeness);
+    }
     Outcome::Read(likeness)
 }
 
@@ -305,6 +313,7 @@ fn main() -> std::process::ExitCode {
         .map(|name| Heap::read(Source::open(&name).expect("an image").bytes).expect("a whole image"))
         .collect();
     assert!(!originals.is_empty(), "{usage}");
+    let prints: Vec<Hash256> = originals.iter().map(fingerprint).collect();
     let forgers: Vec<Forger> = originals.iter().map(Forger::of).collect();
 
     let start = Instant::now();
@@ -317,7 +326,7 @@ fn main() -> std::process::ExitCode {
         let own_seed = seed.wrapping_mul(1_000_003).wrapping_add(tried);
         let mut random = Random(own_seed);
         let which = random.below(originals.len());
-        let (original, forger) = (&originals[which], &forgers[which]);
+        let (original, forger, print) = (&originals[which], &forgers[which], prints[which]);
         let mut image = original.bytes().to_vec();
         forger.forge(&mut image, &mut random);
         let bytes = image.len();
@@ -325,13 +334,15 @@ fn main() -> std::process::ExitCode {
         let before = HELD.load(Relaxed);
         PEAK.store(before, Relaxed);
         let began = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| exercise(image, original, &mut random)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| exercise(image, original, print, &mut random)));
         let took = began.elapsed();
         let factor = PEAK.load(Relaxed).saturating_sub(before) as f64 / bytes.max(1 << 20) as f64;
         let fault = match outcome {
             Err(_) => Some("panic"),
             Ok(_) if took > Duration::from_secs(SECONDS_MAX) => Some("slow"),
             Ok(_) if factor > MEMORY_FACTOR_MAX => Some("memory"),
+            Ok(Outcome::Disagreement(Likeness::Different)) => Some("different-and-same-fingerprint"),
+            Ok(Outcome::Disagreement(_)) => Some("isomorphic-and-other-fingerprint"),
             Ok(Outcome::Refused) => {
                 refused += 1;
                 None

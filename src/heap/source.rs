@@ -174,6 +174,11 @@ fn from_file(name: &str, path: &Path) -> Result<Vec<u8>, SourceError> {
         io::ErrorKind::NotFound => SourceError::NotFound(path.to_owned()),
         _ => SourceError::Io { path: path.to_owned(), source },
     };
+    if path.is_dir() {
+        let what =
+            "it is a folder; of one with evidence, name an image as FOLDER:recorded, FOLDER:replayed or FOLDER:base";
+        return Err(SourceError::NoImage { name: name.to_owned(), what: what.to_owned() });
+    }
     let mut file = File::open(path).map_err(io)?;
     let mut magic = Vec::new();
     file.by_ref().take(4).read_to_end(&mut magic).map_err(io)?;

@@ -260,9 +260,12 @@ fn every_single_change_is_found_and_named() {
         if fingerprint(&heap) == prints[base.name] {
             fault("it has the same fingerprint".to_owned());
         }
-        let reverse = compare(&heap, &base.heap);
-        if reverse.likeness != comparison.likeness {
-            fault(format!("the other way round it is {:?}", reverse.likeness));
+        // Once is enough of what takes long.
+        if base.name == "bare" {
+            let reverse = compare(&heap, &base.heap);
+            if reverse.likeness != comparison.likeness {
+                fault(format!("the other way round it is {:?}", reverse.likeness));
+            }
         }
         faults
     });
@@ -491,6 +494,7 @@ fn an_image_is_the_same_wherever_it_comes_from() {
         (format!("{}:v9999@{position}", text(&lab.file)), "no image of v9999"),
         (cut, "it was cut"),
         (bomb, "no image has more than"),
+        (text(dir.path()).to_owned(), "it is a folder"),
         (other, "does not begin with an atom XS_M"),
         (named("empty", b""), "does not begin with an atom XS_M"),
     ];
@@ -540,6 +544,20 @@ fn objects_and_who_keeps_them_can_be_looked_at() {
     assert!(keeps.contains(&true) && keeps.contains(&false), "{held}");
     let nothing = spanwatch(&["snapshot", "query", text(&file), "globalThis.lab.plain.nothing"]);
     assert!(nothing.code == 1 && nothing.err.contains("globalThis.lab.plain is there"), "{}", nothing.err);
+}
+
+/// What `examples/fuzz-heap.rs` has found.
+#[test]
+fn what_forged_images_showed_stays_so() {
+    let base = Base::both().remove(0);
+    // The name of a symbol of the engine's own, which keeps its number: it was taken for the same.
+    let mut image = base.heap.bytes().to_vec();
+    let name = b"Symbol.iterator\0";
+    let at = image.windows(name.len()).position(|window| window == name).expect("its text");
+    image[at] = b'C';
+    let forged = read_whole("forged", image);
+    assert_eq!(compare(&base.heap, &forged).likeness, Likeness::Different);
+    assert_ne!(fingerprint(&base.heap), fingerprint(&forged));
 }
 
 /// The next number of a row that looks random and is always the same.

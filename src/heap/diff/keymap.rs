@@ -81,9 +81,9 @@ impl KeyMap {
     ) -> Option<SameKey> {
         let numbers = (self.recorded.get(recorded as usize), self.replayed.get(replayed as usize));
         match heaps.0.key(recorded) {
-            // Those that every engine has keep their numbers; a program can make another of the same name.
+            // Those that every engine has keep their numbers; a program can make another of the same name, and damage a name.
             Key::Unique(_) if recorded < WELL_KNOWN_END || replayed < WELL_KNOWN_END => {
-                (recorded == replayed).then_some(SameKey::Text)
+                (recorded == replayed && numbers.0 == numbers.1).then_some(SameKey::Text)
             }
             Key::Unique(_) | Key::Nameless => (numbers.0 == numbers.1).then_some(SameKey::Unique),
             _ if numbers.0 == numbers.1 && numbers.0.is_some() && !may_be_made_up => Some(SameKey::Text),

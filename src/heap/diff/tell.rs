@@ -289,6 +289,7 @@ pub(in crate::heap) fn value(names: &Names<'_>, heap: &Heap, slot: Slot) -> Stri
             cell if cell.kind == Kind::Closure => "a variable".to_owned(),
             cell => value(names, heap, cell),
         },
+        Kind::Home => target(names, heap, slot.first()).unwrap_or_else(|| "none".to_owned()),
         Kind::Accessor => "a getter or setter".to_owned(),
         Kind::RegExp => "a regular expression with other code".to_owned(),
         Kind::Callback => super::super::CALLBACKS.get(slot.first() as usize).map_or("?", |name| name).to_owned(),
