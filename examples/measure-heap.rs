@@ -51,7 +51,7 @@ fn main() {
     let peak = peak_kib();
     let heap = Heap::read(Source::open(&recorded).expect("an image").bytes).expect("a whole image");
     let start = Now::new();
-    fingerprint(&heap);
+    let _ = fingerprint(&heap);
     times[5].push(start.elapsed());
 
     println!("{recorded}\n{replayed}\n  {:.1} MB in both; {said}", bytes as f64 / 1e6);
