@@ -252,7 +252,7 @@ fn write_diff(out: &mut impl Write, report: &DiffReport<'_>, is_all: bool) -> io
     match report.likeness {
         Likeness::Identical => writeln!(out, "identical: the same bytes")?,
         Likeness::Isomorphic => {
-            writeln!(out, "isomorphic: the same objects, values and code; only how the engine keeps them differs")?
+            writeln!(out, "isomorphic: the same objects, values and code; only how the engine keeps them differs")?;
         }
         Likeness::GcScheduleDiffers => writeln!(
             out,

@@ -98,7 +98,7 @@ impl Heap {
         let container = Container::read(&bytes)?;
         let slot_count = u32::try_from(container.heap.len() / SLOT_BYTES)
             .map_err(|_| HeapError::damaged("it has more slots than an engine can number"))?;
-        if bytes.len() > crate::image::IMAGE_BYTES_MAX as usize {
+        if bytes.len() as u64 > crate::image::IMAGE_BYTES_MAX {
             return Err(HeapError::damaged("it is larger than an engine's heap can be"));
         }
         let keys = Keys::new(&container);
@@ -228,7 +228,8 @@ impl Heap {
     /// The magnitude of a big integer, in little-endian words of four bytes.
     #[must_use]
     pub fn magnitude(&self, slot: Slot) -> &[u8] {
-        let words = usize::from(slot.high as u16);
+        // Two bytes for the words, then one for the sign.
+        let words = (slot.high & 0xffff) as usize;
         self.chunk(slot.first()).get(..words * 4).unwrap_or_default()
     }
 

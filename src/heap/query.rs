@@ -200,7 +200,7 @@ fn each_field(heap: &Heap, names: &Names<'_>, node: SlotIndex, add: &mut impl Fn
                 }
             }
             Kind::List if matches!(before, Kind::Map | Kind::Set) => {
-                entries(heap, names, slot, before == Kind::Map, add)
+                entries(heap, names, slot, before == Kind::Map, add);
             }
             Kind::Code => add("[[scope]]".to_owned(), target(names, heap, slot.second()).unwrap_or("none".to_owned())),
             Kind::Private => {

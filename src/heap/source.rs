@@ -193,7 +193,7 @@ fn from_file(name: &str, path: &Path) -> Result<Vec<u8>, SourceError> {
             })?;
             unpacked(name, decoder)
         }
-        _ => read_image(file).map_err(|fault| fault.of(|source| io(source), name)),
+        _ => read_image(file).map_err(|fault| fault.of(io, name)),
     }
 }
 

@@ -62,13 +62,16 @@ impl Local {
     }
 }
 
+/// The slots that belong to an object, with their numbers.
+type Own = Vec<(SlotIndex, Slot)>;
+
 /// Both heaps and the buffers of a comparison.
 #[derive(Debug)]
 pub(super) struct Pairing<'a> {
     pub recorded: Side<'a>,
     pub replayed: Side<'a>,
     pub keys: KeyMap,
-    own: (Vec<(SlotIndex, Slot)>, Vec<(SlotIndex, Slot)>),
+    own: (Own, Own),
 }
 
 impl<'a> Pairing<'a> {
@@ -672,7 +675,7 @@ impl<'a> Pairing<'a> {
                     }
                 }
                 Edit::OnlyFirst(at) => {
-                    local.findings.push((Label::Private(one[at].1.id), What::OnlyRecorded(one[at].1)))
+                    local.findings.push((Label::Private(one[at].1.id), What::OnlyRecorded(one[at].1)));
                 }
                 Edit::OnlySecond(at) => {
                     local.findings.push((Label::Private(other[at].1.id), What::OnlyReplayed(other[at].1)));

@@ -48,7 +48,7 @@ impl std::fmt::Display for Place {
         match self.what {
             "order" => write!(to, "the same, in another order")?,
             "host_pointer" => {
-                write!(to, "an address of the worker's memory, left in the data of {}", side(&self.recorded))?
+                write!(to, "an address of the worker's memory, left in the data of {}", side(&self.recorded))?;
             }
             "regexp_scratch" => write!(to, "what the last match left in the data of {}", side(&self.recorded))?,
             "number_representation" => {
