@@ -6,7 +6,7 @@ WORKER := $(LAB)/node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/rel
 LAB_SOURCES := $(LAB)/lab.mjs $(wildcard $(LAB)/src/*.mjs) $(wildcard $(LAB)/vats/*.js)
 DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json) $(LAB)/data/delicate/lab.json
 
-.PHONY: demo test check lab clean
+.PHONY: demo test check lab bench clean
 
 ## Builds, starts a real kernel and the daemon beside it, and shows a wrong record caught.
 demo:
@@ -20,6 +20,7 @@ target/release/spanwatch:
 ## Sets up and runs all tests.
 test:
 	scripts/prometheus.sh
+	scripts/browser.sh
 	$(MAKE) -j2 lab
 	scripts/odd-worker.sh
 	scripts/test.sh
@@ -53,6 +54,11 @@ $(LAB)/data/%/lab.json: $(LAB)/.cache/.bundled
 	rm -rf $(@D)
 	cd $(LAB) && node lab.mjs --out data/$* --keep $* --deliveries 100
 
+# Takes some minutes, and is not made anew until it is removed.
+$(LAB)/bench-data/bench/lab.json: | $(LAB)/node_modules/.installed
+	rm -rf $(@D)
+	cd $(LAB) && node lab.mjs --out bench-data/bench --bench --snapshot-initial 3 --snapshot-interval 20
+
 clean:
 	cargo clean
-	rm -rf $(LAB)/node_modules $(LAB)/.cache $(LAB)/data
+	rm -rf $(LAB)/node_modules $(LAB)/.cache $(LAB)/data $(LAB)/bench-data

@@ -115,6 +115,7 @@ fn diverged(span: &Span<'_>, replays: &[Replay]) -> Verdict {
         failure: once.failure.as_ref().map(Failure::to_string),
         repeat: repeat(once, &replays[1..]),
         partial: partial(span),
+        heap: None,
     })
 }
 

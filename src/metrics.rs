@@ -14,7 +14,7 @@ use prometheus::{
 
 use crate::evidence::EvidenceError;
 use crate::sandbox::Layer;
-use crate::verdict::{Failure, FindingKind, Unverifiable, Verdict};
+use crate::verdict::{Failure, FindingKind, HeapLikeness, Unverifiable, Verdict};
 
 /// What the node's database is like.
 pub const NODE_STATES: [&str; 5] = ["running", "stopped", "crashed", "missing", "unreadable"];
@@ -133,7 +133,6 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let make = Maker(Registry::new());
-        let kinds = FindingKind::ALL.map(FindingKind::label);
         let looks = make.add(IntCounterVec::new(
             Maker::opts("looks_total", "Looks at the node's database, by what made them happen and what they found."),
             &["source", "found"],
@@ -143,14 +142,23 @@ impl Metrics {
                 looks.with_label_values(&[source, found]);
             }
         }
+        let divergences = make.add(IntCounterVec::new(
+            Maker::opts(
+                "divergences_total",
+                "Diverged spans by what differed, and for snapshot_hash by what the heaps are to each other; a span counts \
+                 once for each kind that it has.",
+            ),
+            &["kind", "heap"],
+        ));
+        for kind in FindingKind::ALL {
+            let is_heap = kind == FindingKind::SnapshotHash;
+            for heap in if is_heap { &HeapLikeness::LABELS[..] } else { &[""] } {
+                divergences.with_label_values(&[kind.label(), heap]);
+            }
+        }
         Self {
             spans: make.counters("spans_total", "Closed spans that were given a verdict.", "verdict", &Verdict::LABELS),
-            divergences: make.counters(
-                "divergences_total",
-                "Diverged spans by what differed; a span counts once for each kind that it has.",
-                "kind",
-                &kinds,
-            ),
+            divergences,
             divergences_unacknowledged: make
                 .gauge("divergences_unacknowledged", "Diverged spans that nobody has acknowledged."),
             unverifiable_spans: make.counters(
@@ -285,7 +293,16 @@ impl Metrics {
         };
         match name {
             "spans" => one(&self.spans),
-            "divergences" => one(&self.divergences),
+            "divergences" => {
+                let (kind, heap) = match label.split_once('/') {
+                    Some((kind, heap)) => (kind, heap),
+                    // Counted before heaps were compared.
+                    None if label == FindingKind::SnapshotHash.label() => (label, HeapLikeness::Unknown.label()),
+                    None => (label, ""),
+                };
+                let counter = self.divergences.get_metric_with_label_values(&[kind, heap]);
+                counter.map(|counter| counter.inc_by(value)).unwrap_or_default();
+            }
             "unverifiable" => one(&self.unverifiable_spans),
             "failures" => one(&self.failures),
             "missed" => self.missed_spans.inc_by(value),
@@ -383,7 +400,7 @@ mod tests {
         let exported = exported();
         for line in [
             "spanwatch_spans_total{verdict=\"partial\"} 0",
-            "spanwatch_divergences_total{kind=\"worker_exit\"} 0",
+            "spanwatch_divergences_total{heap=\"\",kind=\"worker_exit\"} 0",
             "spanwatch_unverifiable_spans_total{reason=\"row_gone\"} 0",
             "spanwatch_failures_total{reason=\"system\"} 0",
             "spanwatch_looks_total{found=\"change\",source=\"file_event\"} 0",

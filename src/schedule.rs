@@ -17,6 +17,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity}
 use crate::archive::Archives;
 use crate::capture::Captures;
 use crate::evidence::{EvidenceError, Keeper, Kept, Witness};
+use crate::forensics::heaps;
 use crate::image::Image;
 use crate::judge::{Court, judge};
 use crate::kernel_db::KernelDb;
@@ -297,6 +298,10 @@ fn verify(
     };
     let mut judged = judge(&span, &start, &context.court);
     tell(judged.first(), report);
+    let hash_differs = judged.first().is_hash_compared && !judged.first().is_image_recorded;
+    let recorded_end =
+        if hash_differs { image_at_end(context.db, context.archives, context.captures, &span) } else { None };
+    heaps::add_to(&mut judged, recorded_end.as_ref());
     if let (Verdict::Diverged(_), Some(keeper)) = (&judged.verdict, context.evidence) {
         let witness = Witness {
             name: report.name.as_deref(),
@@ -310,7 +315,7 @@ fn verify(
             is_base_unproved: report.is_base_unproved,
             judged: &judged,
             bundle: &|id| context.db.read(|reader| reader.bundle(id)).ok().flatten().flatten(),
-            recorded_end: &|| image_at_end(context.db, context.archives, context.captures, &span),
+            recorded_end: recorded_end.as_ref(),
         };
         report.evidence = Some(keeper.keep(&witness));
     }

@@ -3,6 +3,7 @@
 //! A divergence is what a healthy worker did otherwise than recorded. It is never mixed with what could not be checked
 //! ([`Unverifiable`]: the record is incomplete or damaged) nor with trouble on our side ([`Failure`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,81 @@ pub struct Divergence {
     pub repeat: Repeat,
     /// Set when the end of the span could not be seen: what was compared before it.
     pub partial: Option<Partial>,
+    /// Set when the snapshot's hash differs: what both heaps are to each other.
+    pub heap: Option<Box<HeapAnswer>>,
+}
+
+/// What two heaps whose images have different hashes are to each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeapLikeness {
+    /// The same heap: only how the engine keeps it differs.
+    Isomorphic,
+    /// The same heap now, but the engine will collect garbage at another time.
+    GcSchedule,
+    /// Not the same heap.
+    Different,
+    /// They could not be compared.
+    #[default]
+    Unknown,
+}
+
+impl HeapLikeness {
+    /// Their words.
+    pub const LABELS: [&str; 4] = ["isomorphic", "gc_schedule", "different", "unknown"];
+
+    /// One word, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
+
+    /// A sentence.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Isomorphic => "the heaps are the same: only how the engine keeps them differs",
+            Self::GcSchedule => {
+                "the heaps are the same now, but garbage is collected at another time from here on, which may show"
+            }
+            Self::Different => "the heaps are not the same",
+            Self::Unknown => "the heaps were not compared",
+        }
+    }
+}
+
+/// What comparing two heaps gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeapAnswer {
+    /// The answer.
+    pub answer: HeapLikeness,
+    /// The first places that differ, the most telling first, each as the vat's author would name it.
+    pub places: Vec<String>,
+    /// How many there are.
+    pub places_total: u64,
+    /// The first places where only how the engine keeps something differs: people can learn from it.
+    pub traces: Vec<String>,
+    /// How often each kind of that was found.
+    pub trace_counts: BTreeMap<String, u64>,
+    /// Why they were not compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl HeapAnswer {
+    /// The answer in a sentence, then a line a place.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let why = self.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let mut lines = vec![format!("{}{why}", self.answer.text())];
+        lines.extend(self.places.iter().cloned());
+        let more = self.places_total.saturating_sub(self.places.len() as u64);
+        if more > 0 {
+            lines.push(format!("and {}", crate::report::text::plural(more, "place more", "places more")));
+        }
+        lines.extend(self.traces.iter().cloned());
+        lines
+    }
 }
 
 /// What came of the further replays that every divergence gets, each in a fresh process from the same base.

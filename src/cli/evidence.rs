@@ -15,6 +15,11 @@ use crate::evidence::{Case, Replacement, column, pack, worker_facts};
 use crate::forensics::Account;
 use crate::forensics::bisect::{Bisection, bisect};
 use crate::forensics::explain::explain;
+use crate::forensics::export::sst::Transcript;
+use crate::forensics::export::xsnap_trace::Traced;
+use crate::forensics::export::{sst, xsnap_trace};
+use crate::forensics::heaps;
+use crate::forensics::html;
 use crate::forensics::readable::readable;
 use crate::image::Image;
 use crate::judge::{Court, Judged, REPEATS, judge};
@@ -66,6 +71,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
     let items = case.items()?;
     let span = case.span(&items)?;
     let base = case.base()?;
+    let recorded_end = case.recorded_end()?;
     for replacement in &args.replacements {
         if !case.manifest.start.bundles.contains(&replacement.old) {
             let has = case.manifest.start.bundles.join(", ");
@@ -88,7 +94,8 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
     for (worker, program) in programs.iter().enumerate() {
         let started = Instant::now();
         let start = ReplayStart { program, limits: &limits, options: &options, beginning: &beginning, probe: None };
-        let judged = judge(&span, &start, &court);
+        let mut judged = judge(&span, &start, &court);
+        heaps::add_to(&mut judged, recorded_end.as_ref());
         columns.push(column(&judged.verdict, worker_facts(program, &limits)));
         let report = report(&case, worker, judged, started.elapsed());
         totals.add(&report);
@@ -211,6 +218,80 @@ pub(super) fn tell(args: &ExplainArgs) -> Result<Exit, CliError> {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// The evidence: a folder, or a file that was packed from one
+    #[arg(value_name = "EVIDENCE")]
+    evidence: PathBuf,
+    /// Where the page is written; what is there is replaced
+    #[arg(long, short, value_name = "FILE", default_value = "report.html")]
+    out: PathBuf,
+}
+
+pub(super) fn page(args: &ReportArgs) -> Result<Exit, CliError> {
+    let case = Case::open(&args.evidence)?;
+    let page = html::page(&Account::of(&case)?, &case.manifest);
+    fs::write(&args.out, page).map_err(|source| CliError::Keep { what: "the page", path: args.out.clone(), source })?;
+    writeln!(io::stdout(), "{}", args.out.display())?;
+    Ok(Exit::Verified)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The evidence: a folder, or a file that was packed from one
+    #[arg(value_name = "EVIDENCE")]
+    evidence: PathBuf,
+    /// The recorded transcript for the SDK's replay-transcript.js, compressed if the name ends with .gz; the image or the
+    /// bundles that it starts with are written beside it
+    #[arg(long, value_name = "FILE", required_unless_present = "xsnap_trace")]
+    sst: Option<PathBuf>,
+    /// The replay for replay.js of @agoric/xsnap, in a new directory
+    #[arg(long, value_name = "DIR")]
+    xsnap_trace: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Serialize)]
+struct ExportLine {
+    r#type: &'static str,
+    sst: Option<Transcript>,
+    xsnap_trace: Option<Traced>,
+}
+
+pub(super) fn export(args: &ExportArgs) -> Result<Exit, CliError> {
+    let case = Case::open(&args.evidence)?;
+    let line = ExportLine {
+        r#type: "export",
+        sst: args.sst.as_deref().map(|file| sst::export(&case, file)).transpose()?,
+        xsnap_trace: args.xsnap_trace.as_deref().map(|dir| xsnap_trace::export(&case, dir)).transpose()?,
+    };
+    let mut out = io::stdout().lock();
+    if args.format == Format::Json {
+        writeln!(out, "{}", json::line(&line))?;
+        return Ok(Exit::Verified);
+    }
+    if let Some(Transcript { file, deliveries, beside }) = &line.sst {
+        let deliveries = text::plural(*deliveries as u64, "delivery", "deliveries");
+        writeln!(out, "{}: {deliveries}", file.display())?;
+        for file in beside {
+            writeln!(out, "  beside it: {}", file.display())?;
+        }
+    }
+    if let (Some(Traced { steps_dir, steps, waits_at }), Some(dir)) = (&line.xsnap_trace, &args.xsnap_trace) {
+        writeln!(out, "{}: {}", steps_dir.display(), text::plural(*steps as u64, "step", "steps"))?;
+        if let Some(position) = waits_at {
+            writeln!(
+                out,
+                "  in the delivery at position {position} the worker asks what the record does not answer, and waits"
+            )?;
+        }
+        writeln!(out, "  next: node {} DIR_OF_@agoric/xsnap", dir.join("replay.mjs").display())?;
+    }
+    Ok(Exit::Verified)
+}
+
+#[derive(Debug, Args)]
 pub(super) struct BisectArgs {
     /// The evidence: a folder, or a file that was packed from one
     #[arg(value_name = "EVIDENCE", required_unless_present = "chain")]
@@ -269,7 +350,7 @@ fn workers_apart(args: &BisectArgs, evidence: &Path) -> Result<Exit, CliError> {
         fs::create_dir_all(&dir)
             .and_then(|()| keep(one, &names[0]))
             .and_then(|()| keep(other, &names[1]))
-            .map_err(|source| CliError::Keep { path: dir.clone(), source })?;
+            .map_err(|source| CliError::Keep { what: "the heaps", path: dir.clone(), source })?;
         files = Some(names);
     }
     let mut out = io::stdout().lock();

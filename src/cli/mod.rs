@@ -23,6 +23,7 @@ use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::evidence::{Case, EvidenceError};
 use crate::forensics::bisect::BisectError;
+use crate::forensics::export::ExportError;
 use crate::heap::HeapError;
 use crate::heap::source::SourceError;
 use crate::kernel_db::{DbError, KernelDb};
@@ -77,6 +78,10 @@ enum Command {
     Replay(evidence::ReplayArgs),
     /// Say in words what evidence shows, and what may be the cause
     Explain(evidence::ExplainArgs),
+    /// Make a page for a browser of what evidence shows: one file, which needs no network
+    Report(evidence::ReportArgs),
+    /// Write evidence in a form that other tools read
+    Export(evidence::ExportArgs),
     /// Find the delivery after which the heaps of two workers differ
     ///
     /// Exit codes: 0 they do not; 1 could not run; 2 bad usage; 3 they do.
@@ -270,12 +275,14 @@ enum CliError {
     Evidence(#[from] EvidenceError),
     #[error("{0}")]
     Bisect(#[from] BisectError),
+    #[error("{0}")]
+    Export(#[from] ExportError),
     #[error("the record names no bundle {id}, so it can't be replaced: {why}")]
     NoSuchBundle { id: String, why: String },
     #[error("two workers are to be compared, and there are {count}: give --worker twice")]
     NotTwoWorkers { count: usize },
-    #[error("failed to keep the heaps in {}: {source}", path.display())]
-    Keep { path: PathBuf, source: io::Error },
+    #[error("failed to write {what} to {}: {source}", path.display())]
+    Keep { what: &'static str, path: PathBuf, source: io::Error },
     #[error("no divergence {id} in this store; `spanwatch verdicts --diverged` lists those that it has")]
     UnknownDivergence { id: String },
     #[error("{0}")]
@@ -320,6 +327,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Replay(args) => evidence::replay(&args),
         Command::Explain(args) => evidence::tell(&args),
+        Command::Report(args) => evidence::page(&args),
+        Command::Export(args) => evidence::export(&args),
         Command::Bisect(args) => evidence::narrow_down(&args),
         Command::Evidence(args) => evidence::run(&args),
         Command::Spans(args) => spans::run(args),

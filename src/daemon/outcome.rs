@@ -33,6 +33,10 @@ pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Ou
         syscalls: report.syscalls,
         hashes: u64::from(report.is_hash_compared),
         worker_sha256: worker_sha256.to_owned(),
+        heap: match &report.verdict {
+            Verdict::Diverged(divergence) => divergence.heap.as_ref().map(|heap| heap.answer.label()),
+            _ => None,
+        },
     }
 }
 
@@ -43,7 +47,8 @@ fn explanation(verdict: &Verdict) -> Option<String> {
         Verdict::Diverged(divergence) => divergence.findings.first().map(|first| {
             let more = divergence.findings_total.saturating_sub(1);
             let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-            format!("at position {}, {first}{more}; {}", first.position, divergence.repeat.label())
+            let heap = divergence.heap.as_ref().map(|heap| format!("; {}", heap.answer.text())).unwrap_or_default();
+            format!("at position {}, {first}{more}; {}{heap}", first.position, divergence.repeat.label())
         }),
         Verdict::Unverifiable(reason) => Some(format!("{reason}; {}", reason.hint())),
         Verdict::Failed(failure) => Some(format!("{failure}; {}", failure.hint())),

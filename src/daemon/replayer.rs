@@ -170,7 +170,7 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanRepo
         metrics.restore(name, label, value);
     }
     for kind in &outcome.kinds {
-        metrics.restore("divergences", kind, 1);
+        metrics.restore("divergences", &outcome.divergence_label(kind), 1);
     }
     if let Some(reason) = outcome.reason {
         metrics.restore(outcome.verdict, reason, 1);

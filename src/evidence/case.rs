@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::files::{self, FileEntry, replace};
 use super::manifest::{Manifest, SCHEMA, Seen, WorkerColumn};
-use super::replayed::{self, ReplayedDelivery};
+use super::replayed::{self, ReplayedDelivery, ReplayedStart};
 use super::{EvidenceError, pack};
 use crate::bundle;
 use crate::image::Image;
@@ -198,6 +198,17 @@ impl Case {
         let Some(facts) = self.manifest.outcomes.get(outcome) else { return Ok(Vec::new()) };
         let text = self.text_of(&facts.file)?.unwrap_or_default();
         replayed::read(&text, self.id.start)
+            .map_err(|error| EvidenceError::Damaged { path: self.dir.join(&facts.file), why: error.to_string() })
+    }
+
+    /// How the worker was started in the replays of one outcome; the first outcome is number 0.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn replayed_start(&self, outcome: usize) -> Result<ReplayedStart, EvidenceError> {
+        let Some(facts) = self.manifest.outcomes.get(outcome) else { return Ok(ReplayedStart::default()) };
+        let text = self.text_of(&facts.file)?.unwrap_or_default();
+        replayed::read_start(&text)
             .map_err(|error| EvidenceError::Damaged { path: self.dir.join(&facts.file), why: error.to_string() })
     }
 

@@ -58,8 +58,8 @@ pub struct Witness<'a> {
     pub judged: &'a Judged,
     /// Gives a bundle by its ID.
     pub bundle: &'a dyn Fn(&str) -> Option<Vec<u8>>,
-    /// Gives the recorded image at the end of the span, where anybody has it.
-    pub recorded_end: &'a dyn Fn() -> Option<Image>,
+    /// The recorded image at the end of the span, where that differs and anybody has it.
+    pub recorded_end: Option<&'a Image>,
 }
 
 /// Where the evidence of a divergence is.
@@ -308,8 +308,7 @@ impl Keeper {
             // One of the replays may have given it itself.
             let own = judged.replays.iter().find(|replay| replay.is_image_recorded);
             let own = own.and_then(|replay| replay.image.as_ref());
-            let kept = if own.is_none() { (witness.recorded_end)() } else { None };
-            if let Some(image) = own.or(kept.as_ref()) {
+            if let Some(image) = own.or(witness.recorded_end) {
                 files.put_big("recorded.xss", |mut to| image.copy_to(&mut to))?;
             }
         }
@@ -349,6 +348,7 @@ impl Keeper {
                 Repeat::Unconfirmed(why) => Some(why.clone()),
                 Repeat::Deterministic | Repeat::Flaky(_) => None,
             },
+            heap: divergence.heap.as_deref().cloned(),
             outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
             worker,
             host: HostFacts::here(),

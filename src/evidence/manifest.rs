@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::FileEntry;
 use crate::transcript::{Hash256, Position};
-use crate::verdict::{Finding, FindingKind};
+use crate::verdict::{Finding, FindingKind, HeapAnswer};
 
 /// The form that is written here; fields may be added to it, never changed.
 pub const SCHEMA: u32 = 1;
@@ -33,6 +33,9 @@ pub struct Manifest {
     /// Why not, where it could not be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unconfirmed: Option<String>,
+    /// Where the snapshot's hash differs: what both heaps are to each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heap: Option<HeapAnswer>,
     /// What came of the replays, the first one's first; those with the same outcome together.
     pub outcomes: Vec<OutcomeFacts>,
     /// The worker that did it.

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub use case::{Case, Replacement, note_workers};
 pub use keeper::{Keeper, Kept, Witness, column, worker_facts};
 pub use manifest::{Manifest, WorkerColumn};
-pub use replayed::{ReplayedDelivery, ReplayedSyscall};
+pub use replayed::{ReplayedDelivery, ReplayedStart, ReplayedSyscall};
 
 use crate::verdict::Unverifiable;
 

@@ -1,7 +1,8 @@
 //! `replayed.jsonl`: what a worker did, in the shape of the record, an item a line.
 //!
 //! After the first mismatch a syscall carries `"answer"`, which says where its response is from; a delivery that did not
-//! end has the status `none`.
+//! end has the status `none`. What the vat printed, which no record has, is in `"printed"`: each time after how many of the
+//! delivery's syscalls, and what the worker asked. The first line says with `"cut"` where not all is here.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -9,7 +10,7 @@ use std::io::{self, Write};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::replay::{Answer, Replay, TracedDelivery, TracedSyscall};
+use crate::replay::{Answer, Aside, Replay, TracedDelivery, TracedSyscall};
 use crate::span::{Span, SpanText};
 use crate::transcript::{Hash256, Position};
 use crate::verdict::FindingKind;
@@ -25,6 +26,17 @@ pub struct ReplayedDelivery {
     pub status: String,
     /// What it cost.
     pub computrons: Option<u64>,
+    /// What the vat printed meanwhile.
+    pub printed: Vec<Aside>,
+}
+
+/// How the worker's start was replayed.
+#[derive(Debug, Clone, Default)]
+pub struct ReplayedStart {
+    /// What the vat printed, each time after how many of the worker's first commands.
+    pub printed: Vec<Aside>,
+    /// Whether not all that the worker did is known, because it was too much.
+    pub is_cut: bool,
 }
 
 /// A syscall as it was replayed.
@@ -41,7 +53,13 @@ pub struct ReplayedSyscall {
 /// Writes what a replay did.
 pub(super) fn write(to: &mut dyn Write, text: &SpanText, span: &Span<'_>, replay: &Replay) -> io::Result<()> {
     if let Some(first) = text.items().iter().next() {
-        line(to, &String::from_utf8_lossy(first))?;
+        let first = String::from_utf8_lossy(first);
+        let cut = if replay.trace.is_cut { r#","cut":true"# } else { "" };
+        let more = format!("{}{cut}", printed(&replay.trace.at_start));
+        match first.trim_end().strip_suffix('}') {
+            Some(begin) if !more.is_empty() => line(to, &format!("{begin}{more}}}"))?,
+            _ => line(to, &first)?,
+        }
     }
     let mut deliveries = span.deliveries.iter();
     for traced in &replay.trace.deliveries {
@@ -54,12 +72,21 @@ pub(super) fn write(to: &mut dyn Write, text: &SpanText, span: &Span<'_>, replay
             let response = response.as_deref().unwrap_or("null");
             format!(r#"{{"s":{request},"r":{response},"answer":"{}"}}"#, answer.label())
         }));
-        line(to, &format!(r#"{{"d":{},"sc":[{}],"r":{}}}"#, item.delivery, syscalls.join(","), result(traced)))?;
+        let (syscalls, result, printed) = (syscalls.join(","), result(traced), printed(&traced.asides));
+        line(to, &format!(r#"{{"d":{},"sc":[{syscalls}],"r":{result}{printed}}}"#, item.delivery))?;
     }
     if let Some(hash) = end_of(replay, span) {
         line(to, &format!(r#"{{"d":["save-snapshot"],"sc":[],"r":{{"status":"ok","snapshotID":"{hash}"}}}}"#))?;
     }
     Ok(())
+}
+
+fn printed(asides: &[Aside]) -> String {
+    if asides.is_empty() {
+        return String::new();
+    }
+    let asides: Vec<String> = asides.iter().map(|Aside { after, query }| format!("[{after},{query}]")).collect();
+    format!(r#","printed":[{}]"#, asides.join(","))
 }
 
 fn result(traced: &TracedDelivery) -> String {
@@ -91,6 +118,16 @@ struct Line<'a> {
     #[serde(borrow)]
     sc: Vec<SyscallOf<'a>>,
     r: ResultOf,
+    #[serde(borrow, default)]
+    printed: Vec<(usize, &'a RawValue)>,
+}
+
+#[derive(Deserialize)]
+struct FirstLine<'a> {
+    #[serde(borrow, default)]
+    printed: Vec<(usize, &'a RawValue)>,
+    #[serde(default)]
+    cut: bool,
 }
 
 #[derive(Deserialize)]
@@ -133,7 +170,19 @@ pub(super) fn read(text: &str, start: Position) -> Result<Vec<ReplayedDelivery>,
             syscalls: syscalls.collect(),
             status: line.r.status,
             computrons: line.r.metering.and_then(|metering| metering.computrons),
+            printed: asides(line.printed),
         });
     }
     Ok(deliveries)
+}
+
+/// Reads how the worker's start was replayed.
+pub(super) fn read_start(text: &str) -> Result<ReplayedStart, serde_json::Error> {
+    let Some(line) = text.lines().next() else { return Ok(ReplayedStart::default()) };
+    let FirstLine { printed, cut } = serde_json::from_str(line)?;
+    Ok(ReplayedStart { printed: asides(printed), is_cut: cut })
+}
+
+fn asides(printed: Vec<(usize, &RawValue)>) -> Vec<Aside> {
+    printed.into_iter().map(|(after, query)| Aside { after, query: query.get().to_owned() }).collect()
 }

@@ -11,7 +11,7 @@ use crate::evidence::manifest::{Seen, WorkerColumn};
 use crate::evidence::{Case, EvidenceError, ReplayedDelivery};
 use crate::replay::{Mark, is_gc_sensitive, side_by_side};
 use crate::transcript::{Item, Position, Syscall};
-use crate::verdict::{Finding, FindingKind};
+use crate::verdict::{Finding, FindingKind, HeapAnswer};
 
 /// A divergence, told.
 #[derive(Debug, Serialize)]
@@ -46,6 +46,8 @@ pub struct Account {
     pub costs: Vec<Cost>,
     /// What workers did with the span.
     pub workers: Vec<WorkerColumn>,
+    /// Where the snapshot's hash differs: what both heaps are to each other.
+    pub heap: Option<HeapAnswer>,
     /// What may have brought it about, the likeliest first.
     pub causes: Vec<Cause>,
     /// How often it was met.
@@ -89,6 +91,23 @@ pub struct SyscallRow {
     /// Of one that changed: where.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
+}
+
+impl SyscallRow {
+    /// What else there is to be said of it.
+    #[must_use]
+    pub fn notes(&self) -> Vec<&'static str> {
+        let mut notes = Vec::new();
+        if self.class.is_some() {
+            notes.push("a read that garbage collection causes");
+        }
+        match self.answer {
+            Some("inferred") => notes.push("answered as inferred from the span's record"),
+            Some("none") => notes.push("no answer would have been honest: the delivery ended here"),
+            _ => {}
+        }
+        notes
+    }
 }
 
 /// What a delivery cost.
@@ -171,6 +190,7 @@ impl Account {
             findings,
             costs,
             workers,
+            heap: manifest.heap.clone(),
             causes,
             seen: case.seen(),
         })

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::account::Cost;
 use crate::evidence::Manifest;
 use crate::evidence::manifest::WorkerColumn;
-use crate::verdict::{Finding, FindingClass, FindingKind};
+use crate::verdict::{Finding, FindingClass, FindingKind, HeapAnswer, HeapLikeness};
 
 /// How sure a rule is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -113,6 +113,22 @@ impl Facts<'_> {
     fn is_from_the_start(&self) -> bool {
         let first = self.costs.first();
         first.is_some_and(|first| self.findings.first().is_some_and(|finding| finding.position <= first.position))
+    }
+
+    fn heap(&self) -> Option<&HeapAnswer> {
+        self.manifest.heap.as_ref()
+    }
+
+    /// The first place of a kind of trace in the heap; empty where the place was not kept.
+    fn trace(&self, kind: &str, words: &str) -> Option<String> {
+        let heap = self.heap()?;
+        heap.trace_counts.get(kind)?;
+        Some(heap.traces.iter().find(|trace| trace.contains(words)).cloned().unwrap_or_default())
+    }
+
+    /// Whether the heaps are known to differ in nothing that a program can see.
+    fn is_heap_isomorphic(&self) -> bool {
+        self.heap().is_some_and(|heap| matches!(heap.answer, HeapLikeness::Isomorphic | HeapLikeness::GcSchedule))
     }
 
     fn begins_blank(&self) -> bool {
@@ -262,6 +278,10 @@ fn crash(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn host_in_heap(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    if let Some(place) = facts.trace("host_pointer", "an address of the worker's memory") {
+        let reason = format!("an address of the host is in the heap, another one in each process: {place}");
+        return Some((Confidence::Certain, reason));
+    }
     (facts.is_flaky() && facts.are_all(FindingKind::SnapshotHash)).then(|| {
         (
             Confidence::Likely,
@@ -271,6 +291,17 @@ fn host_in_heap(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn compiler(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    if let Some(place) = facts.trace("number_representation", "in one heap and") {
+        return Some((
+            Confidence::Likely,
+            format!(
+                "the worker was compiled without __has_builtin, or the node's was: a whole number is a floating-point number in one of them (#7829): {place}"
+            ),
+        ));
+    }
+    if facts.heap().is_some_and(|heap| heap.answer == HeapLikeness::GcSchedule) {
+        return None;
+    }
     let is_late = facts.has(FindingKind::SnapshotHash) && !facts.is_from_the_start();
     let is_hash_only = facts.are_all(FindingKind::SnapshotHash);
     (!facts.is_flaky() && (is_hash_only || is_late && !facts.is_heap_the_same())).then(|| {
@@ -285,7 +316,7 @@ fn time_zone(facts: &Facts<'_>) -> Option<(Confidence, String)> {
     let zone = &facts.manifest.worker.time_zone;
     let is_utc = ["UTC", "UTC0", "", ":UTC", "Etc/UTC"].contains(&zone.as_str());
     let differs = facts.has(FindingKind::SnapshotHash) && !facts.is_flaky() && !facts.is_heap_the_same();
-    differs.then(|| match is_utc {
+    (differs && !facts.is_heap_isomorphic()).then(|| match is_utc {
         true => (
             Confidence::Possible,
             "the node runs in another time zone than UTC, and the vat uses local times of Date: give the node's with --worker-tz".to_owned(),
@@ -298,6 +329,16 @@ fn time_zone(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn gc_schedule(facts: &Facts<'_>) -> Option<(Confidence, String)> {
+    match facts.heap().map(|heap| heap.answer) {
+        Some(HeapLikeness::GcSchedule) => {
+            return Some((
+                Confidence::Certain,
+                "the heaps are the same, but not what the engine has counted for its next garbage collection (#3577, #5330, #5845, #6588)".to_owned(),
+            ));
+        }
+        Some(HeapLikeness::Isomorphic | HeapLikeness::Different) => return None,
+        Some(HeapLikeness::Unknown) | None => {}
+    }
     let is_chained = facts.manifest.start.base == "chained" || facts.manifest.start.is_base_unproved;
     (facts.are_all(FindingKind::SnapshotHash) && !facts.is_flaky()).then(|| {
         let more = if is_chained { ", the more so as it started from an image of a replay of ours" } else { "" };

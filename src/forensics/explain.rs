@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::account::{Account, Cost, DeliveryAccount, SyscallRow};
 use super::readable::readable;
 use crate::report::text::plural;
+use crate::verdict::HeapAnswer;
 
 /// Syscalls that agree are shown this far around one that differs.
 const AROUND: usize = 2;
@@ -27,6 +28,9 @@ pub fn explain(account: &Account, is_all: bool) -> String {
         let _ = writeln!(text, "\n{} more differ (--all)", plural(unshown as u64, "delivery", "deliveries"));
     }
     costs(&account.costs, is_all, &mut text);
+    if let Some(heap) = &account.heap {
+        of_heap(heap, &mut text);
+    }
     if !account.workers.is_empty() {
         text.push_str("\nWorkers\n");
         for column in &account.workers {
@@ -113,6 +117,13 @@ fn of_delivery(delivery: &DeliveryAccount, is_all: bool, text: &mut String) {
     agreeing(&mut unshown, text);
 }
 
+fn of_heap(heap: &HeapAnswer, text: &mut String) {
+    let _ = writeln!(text, "\nHeap at the end ({})", heap.answer.label());
+    for line in heap.lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+}
+
 fn agreeing(unshown: &mut usize, text: &mut String) {
     if *unshown > 0 {
         let _ = writeln!(text, "  ok          {} the same", plural(*unshown as u64, "syscall", "syscalls"));
@@ -125,15 +136,7 @@ fn of_syscall(row: &SyscallRow, text: &mut String) {
         side.as_ref().map_or_else(|| "nothing".to_owned(), |(at, request)| format!("#{at} {}", readable(request)))
     };
     let mark = row.mark.replace('_', " ");
-    let mut notes = Vec::new();
-    if row.class.is_some() {
-        notes.push("a read that garbage collection causes".to_owned());
-    }
-    match row.answer {
-        Some("inferred") => notes.push("answered as inferred from the span's record".to_owned()),
-        Some("none") => notes.push("no answer would have been honest: the delivery ended here".to_owned()),
-        _ => {}
-    }
+    let notes = row.notes();
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
     let _ = match row.mark {
         "ok" | "missing" | "not_reached" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.recorded)),

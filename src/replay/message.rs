@@ -26,8 +26,10 @@ pub enum FromWorker<'a> {
     Console {
         /// What it printed, as the arguments' JSON texts.
         text: String,
-        /// The answer that the kernel gives.
-        answer: &'static str,
+        /// Which of both it is.
+        tag: &'static str,
+        /// All of what it said, as JSON text.
+        query: String,
     },
 }
 
@@ -77,13 +79,20 @@ fn parse_query(query: &[u8]) -> Option<FromWorker<'_>> {
     }
     let query = String::from_utf8_lossy(query);
     let elements: Vec<&RawValue> = serde_json::from_str(&query).ok()?;
-    let answer = match elements.first()?.get() {
-        "\"sourcedConsole\"" => "[\"ok\"]",
-        "\"testLog\"" => "[\"OK\"]",
-        _ => return None,
-    };
+    let is = elements.first()?.get();
+    let (tag, _) = ASIDES.iter().find(|(tag, _)| is.get(1..is.len() - 1) == Some(tag))?;
     let text = elements[1..].iter().map(|argument| argument.get()).collect::<Vec<_>>().join(" ");
-    Some(FromWorker::Console { text, answer })
+    Some(FromWorker::Console { text, tag, query: query.into_owned() })
+}
+
+/// What a worker asks that is no syscall, by its first word, and what the kernel answers.
+const ASIDES: [(&str, &str); 2] = [("sourcedConsole", "[\"ok\"]"), ("testLog", "[\"OK\"]")];
+
+/// The kernel's answer to a query that is no syscall.
+#[must_use]
+pub fn aside_answer(query: &str) -> Option<&'static str> {
+    let tag = tag_of(query.as_bytes())?;
+    ASIDES.iter().find(|(known, _)| *known == tag).map(|(_, answer)| *answer)
 }
 
 /// The first element of a reply, which says how it went: `ok`, `error`, `dispatchReady`, …
@@ -112,12 +121,19 @@ mod tests {
         );
         assert_eq!(
             parse(b"?[\"sourcedConsole\",\"ls\",\"log\",\"x\"]").expect("known"),
-            FromWorker::Console { text: "\"ls\" \"log\" \"x\"".to_owned(), answer: "[\"ok\"]" }
+            FromWorker::Console {
+                text: "\"ls\" \"log\" \"x\"".to_owned(),
+                tag: "sourcedConsole",
+                query: "[\"sourcedConsole\",\"ls\",\"log\",\"x\"]".to_owned()
+            }
         );
         assert_eq!(
             parse(b"?[\"testLog\",\"x\"]").expect("known"),
-            FromWorker::Console { text: "\"x\"".to_owned(), answer: "[\"OK\"]" }
+            FromWorker::Console { text: "\"x\"".to_owned(), tag: "testLog", query: "[\"testLog\",\"x\"]".to_owned() }
         );
+        assert_eq!(aside_answer("[\"sourcedConsole\",1]"), Some("[\"ok\"]"));
+        assert_eq!(aside_answer("[\"testLog\"]"), Some("[\"OK\"]"));
+        assert_eq!(aside_answer("[\"syscall\"]"), None);
     }
 
     #[test]

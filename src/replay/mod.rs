@@ -17,8 +17,9 @@ mod worker;
 
 pub use compare::{Aligned, Mark, is_gc_sensitive, side_by_side};
 pub use locate::{LocateError, Sandboxed, WORKER_VARIABLE, WorkerProgram};
+pub use message::aside_answer;
 pub use probe::Probe;
 pub use process::{End, run_alone};
 pub use session::{Replay, ReplayStart, replay};
-pub use trace::{Answer, Trace, TracedDelivery, TracedSyscall};
+pub use trace::{Answer, Aside, Trace, TracedDelivery, TracedSyscall};
 pub use watch::{Limits, Stopped};

@@ -18,8 +18,8 @@ use crate::verdict::{Failure, Finding, FindingKind, excerpts};
 
 use super::WorkerProgram;
 use super::compare::{Finished, SyscallCheck};
-use super::message::{FromWorker, tag_of};
-use super::trace::{Trace, TracedDelivery};
+use super::message::{FromWorker, aside_answer, tag_of};
+use super::trace::{Aside, Trace, TracedDelivery};
 use super::watch::Limits;
 use super::worker::{Worker, WorkerError, WorkerStart};
 
@@ -108,7 +108,7 @@ pub fn replay(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
             return replay;
         }
     };
-    let mut session = Session { worker, position: span.id.start, replay };
+    let mut session = Session { worker, position: span.id.start, asides: Vec::new(), replay };
     let outcome = session.run(span, start);
     session.replay.trace.printed = session.worker.said();
     match outcome {
@@ -126,6 +126,8 @@ struct Session {
     worker: Worker,
     /// Of the item that is being replayed.
     position: Position,
+    /// What was printed since the command began.
+    asides: Vec<Aside>,
     replay: Replay,
 }
 
@@ -155,16 +157,19 @@ impl Session {
 
     /// Gives a blank worker its bundles (`startXSnap.js`, `manager-subprocess-xsnap.js`).
     fn initialize(&mut self, programs: &[String], set_bundle: &str) -> Result<(), Stop> {
-        for program in programs {
+        for (at, program) in programs.iter().enumerate() {
             self.worker.begin_delivery();
-            let reply = self.command(&[b"e", program.as_bytes()], None)?;
+            let reply = self.command(&[b"e", program.as_bytes()], None);
+            self.printed_at_start(at);
+            let reply = reply?;
             if let Err(exception) = reply.body {
                 return self.start_failed(&exception);
             }
         }
         self.worker.begin_delivery();
-        let reply = self.command(&[b"?[\"setBundle\",", set_bundle.as_bytes(), b"]"], None)?;
-        match reply.body {
+        let reply = self.command(&[b"?[\"setBundle\",", set_bundle.as_bytes(), b"]"], None);
+        self.printed_at_start(programs.len());
+        match reply?.body {
             Ok(body) if tag_of(&body).as_deref() == Some("dispatchReady") => Ok(()),
             Ok(body) if tag_of(&body).is_none() => {
                 Err(self.protocol(format!("told to set a bundle it said {}", shown(&body))))
@@ -172,6 +177,11 @@ impl Session {
             Ok(body) => self.start_failed(&shown(&body)),
             Err(exception) => self.start_failed(&exception),
         }
+    }
+
+    fn printed_at_start(&mut self, after: usize) {
+        let asides = std::mem::take(&mut self.asides);
+        self.replay.trace.at_start.extend(asides.into_iter().map(|aside| Aside { after, ..aside }));
     }
 
     fn start_failed(&mut self, replayed: &str) -> Result<(), Stop> {
@@ -207,6 +217,7 @@ impl Session {
             position: self.position,
             agreed,
             after,
+            asides: std::mem::take(&mut self.asides),
             status: status.clone(),
             computrons: outcome.as_ref().ok().and_then(|reply| reply.computrons),
         });
@@ -283,8 +294,11 @@ impl Session {
             let answer = match message {
                 FromWorker::Done { computrons, reply } => return Ok(Reply { computrons, body: Ok(reply.to_vec()) }),
                 FromWorker::Uncaught(text) => return Ok(Reply { computrons: None, body: Err(shown(text)) }),
-                FromWorker::Console { text, answer } => {
+                FromWorker::Console { text, tag, query } => {
+                    let answer = aside_answer(&query).unwrap_or_default();
+                    let made = check.as_deref().map_or(0, SyscallCheck::count);
                     self.replay.trace.print(self.position, &text);
+                    self.asides.extend(self.replay.trace.aside(made, query, tag));
                     Cow::Borrowed(answer)
                 }
                 FromWorker::Syscall(request) => match check.as_deref_mut() {

@@ -10,9 +10,26 @@ const CONSOLE_BYTES: usize = 64 * 1024;
 /// Syscalls that differ are kept up to so many bytes of text in a replay.
 const TEXT_BYTES: usize = 64 << 20;
 
+/// What vats print is kept with its place up to so many bytes of text in a replay, and after that without its text.
+const ASIDE_BYTES: usize = 256 * 1024;
+/// And up to this number.
+const ASIDES: usize = 100_000;
+
+/// Something that the vat printed or wrote to the test log: the worker asks and is answered as for a syscall, but the record
+/// has neither.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aside {
+    /// After how many of the delivery's syscalls; at the worker's start, of its commands.
+    pub after: usize,
+    /// What the worker asked, as JSON text; of a long one only what it is.
+    pub query: String,
+}
+
 /// All of a replay.
 #[derive(Debug, Default)]
 pub struct Trace {
+    /// What was printed before the first delivery.
+    pub at_start: Vec<Aside>,
     /// Delivery by delivery; the last one may have been cut off.
     pub deliveries: Vec<TracedDelivery>,
     /// What the vat printed.
@@ -22,6 +39,8 @@ pub struct Trace {
     /// Whether syscalls are missing here because there were too many.
     pub is_cut: bool,
     bytes: usize,
+    aside_bytes: usize,
+    asides: usize,
 }
 
 /// What came of a delivery.
@@ -33,6 +52,8 @@ pub struct TracedDelivery {
     pub agreed: usize,
     /// Those after them.
     pub after: Vec<TracedSyscall>,
+    /// What was printed meanwhile.
+    pub asides: Vec<Aside>,
     /// `ok` or `error`; `None` where it did not end.
     pub status: Option<String>,
     /// What it cost.
@@ -84,6 +105,18 @@ impl Trace {
             self.is_cut = true;
         }
         self.deliveries.push(delivery);
+    }
+
+    /// What is kept of a query that is no syscall; `None` if there are too many.
+    pub(super) fn aside(&mut self, after: usize, query: String, tag: &str) -> Option<Aside> {
+        self.asides += 1;
+        self.aside_bytes += query.len();
+        if self.asides > ASIDES {
+            self.is_cut = true;
+            return None;
+        }
+        let query = if self.aside_bytes > ASIDE_BYTES { format!("[\"{tag}\"]") } else { query };
+        Some(Aside { after, query })
     }
 
     pub(super) fn print(&mut self, position: Position, text: &str) {

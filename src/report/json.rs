@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Totals, reason_label};
 use crate::replay::WorkerProgram;
 use crate::schedule::SpanReport;
-use crate::verdict::{Finding, Outcome, Repeat, Verdict};
+use crate::verdict::{Finding, HeapAnswer, Outcome, Repeat, Verdict};
 
 /// One span's outcome.
 #[derive(Debug, Serialize)]
@@ -37,6 +37,8 @@ struct SpanLine<'a> {
     repeat_findings: Option<&'a [Finding]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcomes: Option<&'a [Outcome]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heap: Option<&'a HeapAnswer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,6 +108,7 @@ pub fn span(report: &SpanReport) -> String {
         repeat: divergence.map(|divergence| divergence.repeat.label()),
         repeat_findings: outcomes.and_then(<[Outcome]>::first).map(|outcome| &outcome.findings[..]),
         outcomes,
+        heap: divergence.and_then(|divergence| divergence.heap.as_deref()),
         evidence: report.evidence.as_ref().and_then(|kept| kept.as_ref().ok()).map(|kept| &kept.folder[..]),
         failure: divergence.and_then(|divergence| divergence.failure.as_deref()),
         reason: reason_label(&report.verdict),

@@ -7,6 +7,9 @@ use super::Totals;
 use crate::schedule::SpanReport;
 use crate::verdict::{Outcome, Repeat, Verdict};
 
+/// Places of a heap that are shown.
+const PLACES: usize = 3;
+
 /// A span's lines: one, and one more for each thing that is to be said about it.
 #[must_use]
 pub fn span(report: &SpanReport, workers: usize) -> String {
@@ -66,6 +69,13 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
                 }
                 Repeat::Unconfirmed(why) => {
                     let _ = write!(text, "\n    not confirmed: the repetition failed, as {why}");
+                }
+            }
+            if let Some(heap) = &divergence.heap {
+                let why = heap.why.as_ref().map(|why| format!(", as {why}")).unwrap_or_default();
+                let _ = write!(text, "\n    {}{why}", heap.answer.text());
+                for place in heap.places.iter().chain(&heap.traces).take(PLACES) {
+                    let _ = write!(text, "\n        {place}");
                 }
             }
             match &report.evidence {
@@ -243,6 +253,7 @@ mod tests {
             failure: None,
             repeat,
             partial: None,
+            heap: None,
         };
         vec![
             with(&all, 7, Repeat::Deterministic),

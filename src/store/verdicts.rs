@@ -7,6 +7,7 @@ use super::captures::release;
 use super::queue::add_total;
 use super::{SeenTo, Store, StoreError, now, signed, span_id, unsigned};
 use crate::transcript::SpanId;
+use crate::verdict::FindingKind;
 
 /// What came of a span, in the words of the store.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +40,19 @@ pub struct Outcome {
     pub hashes: u64,
     /// The sha256 of the worker.
     pub worker_sha256: String,
+    /// What the heaps are to each other, where the snapshot's hash differs.
+    pub heap: Option<&'static str>,
+}
+
+impl Outcome {
+    /// How a kind of divergence is counted: that of the heap with what both heaps are to each other.
+    #[must_use]
+    pub fn divergence_label(&self, kind: &str) -> String {
+        match self.heap {
+            Some(heap) if kind == FindingKind::SnapshotHash.label() => format!("{kind}/{heap}"),
+            _ => kind.to_owned(),
+        }
+    }
 }
 
 /// A span with what is known of it.
@@ -153,7 +167,7 @@ impl Store {
             }
             add_total(db, "spans", outcome.verdict, 1)?;
             for kind in &outcome.kinds {
-                add_total(db, "divergences", kind, 1)?;
+                add_total(db, "divergences", &outcome.divergence_label(kind), 1)?;
             }
             match (outcome.verdict, outcome.reason) {
                 ("unverifiable", Some(reason)) => add_total(db, "unverifiable", reason, 1)?,

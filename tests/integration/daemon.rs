@@ -79,7 +79,7 @@ fn a_divergence_alarms_until_somebody_takes_note_of_it() {
     bench.span(&daemon, "v1", &mut height);
     daemon.wait_for_spans(1);
     let metrics = daemon.metrics();
-    assert_eq!(metrics["spanwatch_divergences_total{kind=\"computrons\"}"], 1.0);
+    assert_eq!(metrics["spanwatch_divergences_total{heap=\"\",kind=\"computrons\"}"], 1.0);
     assert_eq!(metrics["spanwatch_divergences_unacknowledged"], 1.0);
     assert_eq!(metrics["spanwatch_last_verified_timestamp_seconds"], 0.0);
     let lines = daemon.logged("DIVERGED");

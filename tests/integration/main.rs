@@ -10,6 +10,8 @@
 //! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
 //! | `evidence` | a divergence can be replayed and explained from its folder alone | all of the above |
 //! | `sandbox` | a worker can do nothing but compute, and a real one misses nothing | programs that try, and real workers |
+//! | `report` | the page that tells a divergence is whole, and reads well | a real headless browser (`browser`) |
+//! | `export` | tools of others run what is exported | `replay.js` of the real package |
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
@@ -20,13 +22,16 @@ mod alarm;
 mod bad_input;
 mod bench;
 mod beside;
+mod browser;
 mod daemon;
 mod evidence;
+mod export;
 mod fates;
 mod faults;
 mod heap;
 mod lab;
 mod mutations;
+mod report;
 mod run;
 mod sandbox;
 mod synthetic;

@@ -12,7 +12,7 @@ import { startKernel } from './src/kernel.mjs';
 import { writeModel } from './src/model.mjs';
 import { parseOptions, USAGE } from './src/options.mjs';
 import { quieten, say } from './src/output.mjs';
-import { live, play, playDelicate } from './src/script.mjs';
+import { live, play, playBench, playDelicate } from './src/script.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 
@@ -22,7 +22,7 @@ const main = async () => {
     say(USAGE);
     return;
   }
-  const vatDirectory = path.join(here, 'vats');
+  const vatDirectory = path.join(here, options.bench ? 'bench-vats' : 'vats');
   if (options.bundlesOnly) {
     await loadBundles(vatDirectory, options.bundleCache);
     return;
@@ -36,7 +36,7 @@ const main = async () => {
   const kernel = await startKernel(options, bundles, spawn);
   let told;
   try {
-    const happen = (options.live !== undefined && live) || (options.delicate && playDelicate) || play;
+    const happen = (options.live !== undefined && live) || (options.delicate && playDelicate) || (options.bench && playBench) || play;
     const { dead, testLogged } = await happen(kernel, options);
     const { watch } = kernel;
     const counts = { ...watch.counts(), testLogged };

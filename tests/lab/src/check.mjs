@@ -169,7 +169,19 @@ const strayFiles = (db, archive) => {
   });
 };
 
-export const check = ({ out, keep, live, delicate }, told) => {
+// What there must be for figures to mean something.
+const checkBench = (db, spans, { deliveryKinds, syscallKinds }) => {
+  const sum = (counts, names) => names.reduce((total, name) => total + counts[name], 0);
+  const real = Object.keys(deliveryKinds).filter(name => !/-(?:worker|snapshot)$/.test(name));
+  must(sum(deliveryKinds, real) >= 3_000, 'it has fewer than 3,000 deliveries');
+  must(sum(syscallKinds, Object.keys(syscallKinds)) >= 50_000, 'it has fewer than 50,000 syscalls');
+  const sizes = db.prepare('SELECT uncompressedSize FROM snapshots').pluck().all();
+  must(sizes.filter(size => size >= 10_000_000).length >= 5, 'it has fewer than five images of 10 MB');
+  must(Math.max(...sizes) >= 50_000_000, 'it has no image of 50 MB');
+  must(spans.length >= 30, 'it has fewer than 30 spans');
+};
+
+export const check = ({ out, keep, live, delicate, bench }, told) => {
   // Not read-only: a connection that may not write leaves its -wal and -shm files behind.
   const db = new Database(path.join(out, 'agoric', 'swingstore.sqlite'), { fileMustExist: true });
   const pluck = sql => db.prepare(sql).pluck();
@@ -191,7 +203,8 @@ export const check = ({ out, keep, live, delicate }, told) => {
     ...told.counts,
   };
   if (keep === 'archives') features.strayFiles = strayFiles(db, archive);
-  if (live === undefined && !delicate) {
+  if (bench) checkBench(db, spans, features);
+  if (live === undefined && !delicate && !bench) {
     if (keep !== 'nothing') checkTally(features);
     checkRoles(db, roles, told, spans);
   }

@@ -34,32 +34,42 @@ const storeOptions = ({ keep, out }) => {
   }
 };
 
-const kernelConfig = ({ snapshotInitial, snapshotInterval, relaxed, delicate }, { vatBundles }) => {
+const kernelConfig = ({ snapshotInitial, snapshotInterval, relaxed, delicate, bench }, { vatBundles }) => {
   const vat = (bundle, creationOptions) => ({
     bundle: vatBundles[bundle],
     ...(creationOptions && { creationOptions }),
   });
+  const benchVats = () => ({
+    bootstrap: vat('bootstrap'),
+    compute: vat('compute'),
+    exchange: vat('exchange'),
+    holder: vat('holder'),
+    ledger: vat('ledger'),
+    library: vat('holder'),
+  });
+  const labVats = () => ({
+    bootstrap: vat('bootstrap'),
+    collections: vat('collections'),
+    disavower: vat('disavower', { enableDisavow: true }),
+    echo: vat('edges'),
+    edges: vat('edges'),
+    hoard: vat('hoard'),
+    local: vat('counter', { managerType: 'local' }),
+    messenger: vat('messenger'),
+    peer: vat('messenger'),
+    quiet: vat('quiet'),
+    ...(delicate && { patterns: vat('patterns'), products: vat('products'), zones: vat('zones') }),
+  });
   return {
     defaultManagerType: 'xsnap',
-    defaultReapInterval: 5,
+    // A chain's is 1000.
+    defaultReapInterval: bench ? 100 : 5,
     snapshotInitial,
     snapshotInterval,
     relaxDurabilityRules: relaxed,
     bootstrap: 'bootstrap',
     bundles: Object.fromEntries(Object.entries(vatBundles).map(([name, bundle]) => [name, { bundle }])),
-    vats: {
-      bootstrap: vat('bootstrap'),
-      collections: vat('collections'),
-      disavower: vat('disavower', { enableDisavow: true }),
-      echo: vat('edges'),
-      edges: vat('edges'),
-      hoard: vat('hoard'),
-      local: vat('counter', { managerType: 'local' }),
-      messenger: vat('messenger'),
-      peer: vat('messenger'),
-      quiet: vat('quiet'),
-      ...(delicate && { patterns: vat('patterns'), products: vat('products'), zones: vat('zones') }),
-    },
+    vats: bench ? benchVats() : labVats(),
   };
 };
 
@@ -150,6 +160,7 @@ export const startKernel = async (options, bundles, spawn) => {
     lieAbout: name => liar.lieAbout(watch.vat(name).vatID),
     takeLies: liar.takeLies,
     closings: closings.all,
+    setSnapshotInterval: snapshotInterval => controller.changeKernelOptions({ snapshotInterval }),
     setCleanup: allowed => {
       cleanup = allowed;
     },

@@ -12,6 +12,7 @@ export const USAGE = `usage: node lab.mjs --out DIR [options]
                          directories are written); nothing (all is pruned) [everything]
   --delicate             instead of all that: only messages to vats whose heaps depend on the worker's compiler, on the
                          host's memory and on its time zone
+  --bench                instead of all that: several thousand deliveries to a few vats, to measure with
   --relaxed              make the kernel with relaxed durability rules
   --live MS              after the set-up, commit a block each MS milliseconds until SIGTERM or SIGINT; SIGUSR1 makes
                          the record of one delivery a lie, SIGUSR2 terminates the vat \`kept\` (see README.md)
@@ -40,6 +41,7 @@ export const parseOptions = (args, here) => {
       'snapshot-interval': { type: 'string', default: '12' },
       keep: { type: 'string', default: 'everything' },
       delicate: { type: 'boolean', default: false },
+      bench: { type: 'boolean', default: false },
       relaxed: { type: 'boolean', default: false },
       live: { type: 'string' },
       'live-messages': { type: 'string', default: '3' },
@@ -53,7 +55,7 @@ export const parseOptions = (args, here) => {
     },
   });
   if (values.help) return { help: true };
-  if (values['bundles-only']) return { bundlesOnly: true, bundleCache: values['bundle-cache'] };
+  if (values['bundles-only']) return { bundlesOnly: true, bench: values.bench, bundleCache: values['bundle-cache'] };
   if (!values.out) throw Error(`--out is missing\n${USAGE}`);
   if (!KEEP.includes(values.keep)) throw Error(`--keep takes one of ${KEEP.join(', ')}, not ${values.keep}`);
   const optional = name => (values[name] === undefined ? undefined : number(name, values[name]));
@@ -64,6 +66,7 @@ export const parseOptions = (args, here) => {
     snapshotInterval: number('snapshot-interval', values['snapshot-interval']),
     keep: values.keep,
     delicate: values.delicate,
+    bench: values.bench,
     relaxed: values.relaxed,
     live: optional('live'),
     liveMessages: number('live-messages', values['live-messages']),

@@ -144,6 +144,30 @@ export const playDelicate = async kernel => {
   return { dead: {}, testLogged: kernel.testLogged() };
 };
 
+// To each of the bench's vats, so often: short spans, then long ones.
+const BENCH_SHORT = 100;
+const BENCH_LONG = 450;
+const BENCH_LONG_INTERVAL = 150;
+
+// `ledger` has the most syscalls, `library` the largest heap, `compute` the most to do.
+export const playBench = async kernel => {
+  await kernel.run();
+  kernel.send('holder', 'hold', 30_000);
+  for (let n = 0; n < 8; n += 1) kernel.send('library', 'hold', 50_000);
+  await kernel.run();
+  for (let n = 0; n < BENCH_SHORT + BENCH_LONG; n += 1) {
+    if (n === BENCH_SHORT) kernel.setSnapshotInterval(BENCH_LONG_INTERVAL);
+    kernel.send('compute', 'work', n, 500);
+    kernel.send('ledger', 'settle', n, 4);
+    kernel.send('exchange', 'trade', n);
+    kernel.send('holder', 'look', n);
+    kernel.send('library', 'look', n);
+    if (n % 4 === 3) await kernel.run();
+  }
+  await kernel.run();
+  return { dead: {}, testLogged: kernel.testLogged() };
+};
+
 // Signals come at any moment, also in the middle of a crank: they are noted, and answered between two blocks.
 const noteSignals = () => {
   const noted = new Set();
