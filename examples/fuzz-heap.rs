@@ -9,7 +9,7 @@
 //! Most changes are of a sort that keeps an image valid (see [`Forger`]): a reader that refuses everything would pass any
 //! test of what lies behind it.
 
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a tool for developers")]
+#![expect(clippy::expect_used, reason = "a tool for developers")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write as _;

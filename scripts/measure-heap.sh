@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 
 # image NAME SCRIPT: what a worker saves after a script.
 image() {
-  printf '%d:e%s,4:w@7,' $((${#2} + 1)) "$2" >"$work/commands"
+  printf '%d:e%s,3:w@7,' $((${#2} + 1)) "$2" >"$work/commands"
   "$worker" measure 3<"$work/commands" 4>/dev/null 5</dev/null 6</dev/null 7>"$work/$1" 8</dev/null
 }
 many='globalThis.all = []; for (let i = 0; i < 247000; i += 1) all.push({ number: i, text: `a text of the length that such texts have ${i}`, half: i * 2 });'

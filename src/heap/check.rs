@@ -228,8 +228,8 @@ impl Heap {
     /// The magnitude of a big integer, in little-endian words of four bytes.
     #[must_use]
     pub fn magnitude(&self, slot: Slot) -> &[u8] {
-        // The size is in the low half, beside the sign.
-        let words = usize::try_from(slot.high & 0xffff).unwrap_or_default();
+        // Two bytes for the words, then one for the sign.
+        let words = (slot.high & 0xffff) as usize;
         self.chunk(slot.first()).get(..words * 4).unwrap_or_default()
     }
 

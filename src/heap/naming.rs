@@ -62,7 +62,7 @@ impl Heap {
         const PROGRAM_ROOT: usize = 2;
         let Some(program) = self.target(self.root(PROGRAM_ROOT)) else { return 0 };
         let internal = self.own(program).map(|(_, slot)| slot).find(|slot| slot.kind == Kind::Program);
-        let realm = internal.map_or(0, super::slot::Slot::first);
+        let realm = internal.map_or(0, Slot::first);
         let closures = self.own(realm).nth(1);
         closures.and_then(|(_, slot)| self.target(slot)).unwrap_or(0)
     }

@@ -136,9 +136,10 @@ mod tests {
     proptest! {
         #[test]
         fn anything_can_be_shown(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = decode(&bytes);
-            let _ = quoted(&bytes, 7);
-            let _ = big_integer(&bytes, false);
+            let shown = decode(&bytes).chars().count();
+            prop_assert!(shown <= bytes.len());
+            prop_assert!(quoted(&bytes, 7).chars().count() <= 200);
+            prop_assert!(big_integer(&bytes, false).ends_with('n') || bytes.len() > 40);
         }
     }
 }

@@ -570,6 +570,7 @@ fn next(state: &mut u64) -> usize {
 fn damage_is_an_error_and_never_a_panic() {
     let base = Base::both().remove(0);
     let image = base.heap.bytes().to_vec();
+    let print = fingerprint(&base.heap);
     let mut seeds: Vec<u64> = (0..600).collect();
     // Cuts at the places where something begins.
     let edges: Vec<usize> =
@@ -599,8 +600,8 @@ fn damage_is_an_error_and_never_a_panic() {
             Ok(heap) => {
                 let comparison = compare(&base.heap, &heap);
                 assert_ne!(comparison.likeness, Likeness::Identical, "byte {at}");
-                let _ = tell(&comparison, 3);
-                let _ = fingerprint(&heap);
+                assert!(tell(&comparison, 3).differences.len() <= 3);
+                assert_eq!(fingerprint(&heap) == print, comparison.likeness != Likeness::Different, "byte {at}");
                 Ok(())
             }
             Err(error) => Err(error),

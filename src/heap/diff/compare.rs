@@ -62,7 +62,7 @@ impl Local {
     }
 }
 
-/// The properties of an instance, each with its place.
+/// The slots that belong to an object, with their numbers.
 type Own = Vec<(SlotIndex, Slot)>;
 
 /// Both heaps and the buffers of a comparison.
