@@ -273,7 +273,10 @@ impl Writer<'_> {
                 for item in heap.elements(slot) {
                     self.word(item.next.into());
                     self.tag(item.flag);
-                    self.key(item.id, true);
+                    // The name of a variable; an array's item has a field for one, and nobody reads it.
+                    if slot.kind == Kind::Stack {
+                        self.key(item.id, true);
+                    }
                     self.value(item, false);
                 }
             }
