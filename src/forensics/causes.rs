@@ -291,7 +291,7 @@ fn host_in_heap(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn compiler(facts: &Facts<'_>) -> Option<(Confidence, String)> {
-    if let Some(place) = facts.trace("number_representation", "in one heap and") {
+    if let Some(place) = facts.trace("number_representation", " is kept as ") {
         return Some((
             Confidence::Likely,
             format!(

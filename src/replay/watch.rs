@@ -137,9 +137,14 @@ impl Watcher {
             let ready = poll(&mut fds, Some(&timeout));
             let ended = !fds[0].revents().is_empty();
             let is_denied = has_listener && fds[1].revents().contains(PollFlags::IN);
+            let is_unheard = has_listener && !is_denied && fds[1].revents().contains(PollFlags::HUP);
             match ready {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return self.stop(Stopped::Limit(format!("it could not be watched: {error}"))),
+            }
+            if is_unheard {
+                // It has begun to end, and frees its memory: until that is done this would wake us without pause.
+                self.listener = None;
             }
             if is_denied && let Some(denied) = self.listener.as_ref().and_then(|listener| denied(listener.as_fd())) {
                 return self.stop(match denied {
