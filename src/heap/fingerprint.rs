@@ -68,7 +68,14 @@ pub fn fingerprint(heap: &Heap) -> Hash256 {
         }
     }
     for at in std::mem::take(&mut writer.positions) {
-        let entry = heap.chain(at).map(|(at, _)| writer.number_of(at)).take(1 << 12).find(|number| *number != 0);
+        // How many deleted entries are passed, and the one that is reached.
+        let mut passed = 0;
+        let mut entries = heap.chain(at).map(|(at, _)| writer.number_of(at)).take(1 << 12);
+        let entry = entries.find(|number| {
+            passed += u64::from(*number == 0);
+            *number != 0
+        });
+        writer.word(passed);
         writer.word(entry.unwrap_or(0).into());
     }
     writer.flush();

@@ -23,7 +23,7 @@ use spanwatch::heap::census::Census;
 use spanwatch::heap::diff::{Likeness, Told, compare, tell};
 use spanwatch::heap::fingerprint::fingerprint;
 use spanwatch::heap::naming::Names;
-use spanwatch::heap::{ChunkUse, Heap, HeapError};
+use spanwatch::heap::{ChunkUse, Heap, HeapError, Kind, Slot};
 
 use crate::evidence::{find, odd_worker};
 use crate::lab::{Lab, delicate, lab, real_worker};
@@ -555,9 +555,50 @@ fn what_forged_images_showed_stays_so() {
     let name = b"Symbol.iterator\0";
     let at = image.windows(name.len()).position(|window| window == name).expect("its text");
     image[at] = b'C';
+    assert_is_different(&base.heap, image);
+    // The number of a map's entries, which `size` gives: it was left to the entries to be different.
+    let is_size = |slot: Slot| slot.kind == Kind::List && base.heap.slot(slot.next).kind == Kind::Integer;
+    let list = slots(&base.heap).find(|(_, slot)| is_size(*slot)).expect("a map").1;
+    assert_is_different(&base.heap, forged(&base.heap, list.next, LOW));
+    // The position of a list that has none of its own.
+    let list = slots(&base.heap).find(|(_, slot)| slot.kind == Kind::List && slot.first() != 0).expect("a list").1;
+    let mut image = base.heap.bytes().to_vec();
+    let stack = base.heap.atoms().iter().find(|atom| atom.tag == "STAC").expect("its roots").range.clone();
+    let roots = image[stack].as_chunks_mut::<SLOT>().0;
+    let root = roots.iter_mut().find(|root| root[8] == Kind::List as u8 && root[LOW..] == [0; 16]).expect("a root");
+    root[LOW..LOW + 4].copy_from_slice(&list.first().to_le_bytes());
+    assert_is_different(&base.heap, image);
+    // What a weak collection has for an object stands twice, and the two were not held against each other.
+    let is_weak = |slot: Slot| slot.kind == Kind::WeakEntry;
+    let entry = slots(&base.heap).find(|(_, slot)| is_weak(*slot)).expect("an entry").0;
+    for at in [LOW, HIGH] {
+        let error = Heap::read(forged(&base.heap, entry, at)).expect_err("it contradicts itself").to_string();
+        assert!(error.contains("do not say the same"), "{error}");
+    }
+}
+
+/// The size of a slot, and where its value's halves are in it.
+const SLOT: usize = 32;
+const LOW: usize = 16;
+const HIGH: usize = 24;
+
+fn slots(heap: &Heap) -> impl Iterator<Item = (u32, Slot)> + '_ {
+    (1..=heap.slot_count()).map(|index| (index, heap.slot(index)))
+}
+
+/// The image with one half of a slot's value one less than it was.
+fn forged(heap: &Heap, slot: u32, half: usize) -> Vec<u8> {
+    let mut image = heap.bytes().to_vec();
+    let range = heap.atoms().iter().find(|atom| atom.tag == "HEAP").expect("its slots").range.clone();
+    let bytes = &mut image[range.start + (slot as usize - 1) * SLOT + half];
+    *bytes = bytes.wrapping_sub(1);
+    image
+}
+
+fn assert_is_different(heap: &Heap, image: Vec<u8>) {
     let forged = read_whole("forged", image);
-    assert_eq!(compare(&base.heap, &forged).likeness, Likeness::Different);
-    assert_ne!(fingerprint(&base.heap), fingerprint(&forged));
+    assert_eq!(compare(heap, &forged).likeness, Likeness::Different);
+    assert_ne!(fingerprint(heap), fingerprint(&forged));
 }
 
 /// The next number of a row that looks random and is always the same.

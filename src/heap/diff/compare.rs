@@ -252,6 +252,7 @@ impl<'a> Pairing<'a> {
             && before_a.kind == Kind::List
             && before_b.kind == Kind::List
             && a.is_internal()
+            && (a.low == b.low || self.have_other_sizes(before_a, before_b))
         {
             // How many entries there are: their difference says so.
         } else if a.kind == Kind::ArrayBuffer && b.kind == Kind::ArrayBuffer {
@@ -263,6 +264,12 @@ impl<'a> Pairing<'a> {
         } else {
             self.slot((index, a), (index_other, b), label, one, local);
         }
+    }
+
+    /// Whether two lists of a collection's entries have other lengths.
+    fn have_other_sizes(&self, one: Slot, other: Slot) -> bool {
+        let (first, second) = self.heaps();
+        first.chain(one.first()).count() != second.chain(other.first()).count()
     }
 
     /// Notes what follows from two slots having the same key.
