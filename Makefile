@@ -54,6 +54,18 @@ $(LAB)/data/%/lab.json: $(LAB)/.cache/.bundled
 	rm -rf $(@D)
 	cd $(LAB) && node lab.mjs --out data/$* --keep $* --deliveries 100
 
+## Measures: the worker alone, spanwatch, and a verifier around the official driver; then a long history against a short one.
+bench: target/release/spanwatch $(LAB)/bench-data/bench/lab.json
+	node $(LAB)/bench.mjs --spanwatch target/release/spanwatch
+	$(MAKE) $(LAB)/bench-data/long/agoric $(LAB)/bench-data/brief/agoric
+	node $(LAB)/bench/scale.mjs target/release/spanwatch $(WORKER) $(LAB)/bench-data/brief/agoric $(LAB)/bench-data/long/agoric
+
+$(LAB)/bench-data/long/agoric: | $(LAB)/bench-data/bench/lab.json
+	node $(LAB)/bench/synthetic.mjs $(LAB)/bench-data/bench/agoric/swingstore.sqlite $@
+
+$(LAB)/bench-data/brief/agoric: | $(LAB)/bench-data/bench/lab.json
+	node $(LAB)/bench/synthetic.mjs $(LAB)/bench-data/bench/agoric/swingstore.sqlite $@ --vats 4 --spans 10
+
 # Takes some minutes, and is not made anew until it is removed.
 $(LAB)/bench-data/bench/lab.json: | $(LAB)/node_modules/.installed
 	rm -rf $(@D)

@@ -56,6 +56,6 @@ impl Captures {
     /// The outer one when the store can't be read, the inner one when the image is damaged; `None` if it is not there.
     pub fn image(&self, hash: Hash256) -> Result<Option<Result<Image, ImageError>>, StoreError> {
         let Some(store) = &self.0 else { return Ok(None) };
-        Ok(store.image(hash)?.map(|gzip| Image::from_gzip(&gzip[..], hash, None)))
+        Ok(store.image(hash)?.map(|gzip| Image::from_gzip_in_memory(&gzip, hash, None)))
     }
 }

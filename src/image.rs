@@ -13,12 +13,17 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use sha2::{Digest, Sha256};
 
-use crate::transcript::Hash256;
+use crate::transcript::{Hash256, sha256};
 
 /// No image is larger. The engine's heap ends at 2 GiB; the largest images seen on a chain are some 100 MB.
 pub const IMAGE_BYTES_MAX: u64 = 2 << 30;
 
 const CHUNK: usize = 256 * 1024;
+
+/// A larger image is inflated bit by bit, not in one go, so that the driver's memory stays bounded.
+const AT_ONCE_BYTES_MAX: u64 = 256 << 20;
+/// No deflate stream gives more bytes for each of its own (RFC 1951: 258 bytes for two bits).
+const INFLATION_MAX: u64 = 1032;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,44 @@ impl Image {
     /// When the gzip is damaged, too large, or holds another image.
     pub fn from_gzip(gzip: impl Read, recorded: Hash256, recorded_bytes: Option<u64>) -> Result<Self, ImageError> {
         Self::read(flate2::read::GzDecoder::new(gzip), recorded, recorded_bytes)
+    }
+
+    /// Likewise for a gzip that is in memory, which takes less than half the time.
+    ///
+    /// # Errors
+    /// As [`Self::from_gzip`].
+    pub fn from_gzip_in_memory(
+        gzip: &[u8],
+        recorded: Hash256,
+        recorded_bytes: Option<u64>,
+    ) -> Result<Self, ImageError> {
+        if let Some(image) = Self::inflate_at_once(gzip, recorded, recorded_bytes)? {
+            return Ok(image);
+        }
+        // Whatever is wrong with it, this says what.
+        Self::from_gzip(gzip, recorded, recorded_bytes)
+    }
+
+    /// The image, if the gzip holds the one that is wanted and is not too large for this.
+    fn inflate_at_once(gzip: &[u8], recorded: Hash256, recorded_bytes: Option<u64>) -> io::Result<Option<Self>> {
+        // A gzip ends with its size, modulo 2^32.
+        let stated = gzip.last_chunk().map_or(0, |size| u64::from(u32::from_le_bytes(*size)));
+        let bytes = recorded_bytes.unwrap_or(stated);
+        // Nobody's word makes us take more memory than the gzip can fill.
+        if bytes > AT_ONCE_BYTES_MAX || bytes / INFLATION_MAX > gzip.len() as u64 {
+            return Ok(None);
+        }
+        let Ok(size) = usize::try_from(bytes) else { return Ok(None) };
+        let mut image = vec![0; size];
+        if libdeflater::Decompressor::new().gzip_decompress(gzip, &mut image).ok() != Some(size)
+            || sha256(&image) != recorded
+        {
+            return Ok(None);
+        }
+        let mut file = memory_file()?;
+        file.write_all(&image)?;
+        seal(&file)?;
+        Ok(Some(Self { file, hash: recorded, bytes }))
     }
 
     /// Reads from a decoder, and proves that what comes is the image that is wanted.
@@ -201,7 +244,6 @@ fn seal(file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transcript::sha256;
     use flate2::{Compression, write::GzEncoder};
     use proptest::prelude::*;
 
@@ -226,6 +268,33 @@ mod tests {
         assert_eq!(content(&image), bytes);
         assert_eq!(content(&image), bytes);
         assert!(matches!(Image::from_gzip(&gzip(&bytes)[..], sha256(b"other"), None), Err(ImageError::Hash { .. })));
+    }
+
+    #[test]
+    fn at_once_is_as_bit_by_bit() {
+        let bytes = vec![7; 3 * CHUNK + 1];
+        let (good, hash, size) = (gzip(&bytes), sha256(&bytes), bytes.len() as u64);
+        for stated in [None, Some(size)] {
+            let image = Image::inflate_at_once(&good, hash, stated).expect("memory").expect("an image");
+            assert_eq!((image.hash(), image.bytes(), content(&image) == bytes), (hash, size, true));
+        }
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 1;
+        let longer = [&good[..], b"and more"].concat();
+        let cases: [(&[u8], Option<u64>); 7] = [
+            (&good, Some(size + 1)),
+            (&good, Some(size - 1)),
+            (&good, Some(u64::MAX)),
+            (&good[..good.len() - 1], Some(size)),
+            (&flipped, Some(size)),
+            (&longer, None),
+            (b"", None),
+        ];
+        for (gzip, stated) in cases {
+            let one = Image::from_gzip(gzip, hash, stated).map(|image| image.hash()).map_err(|error| error.to_string());
+            let other = Image::from_gzip_in_memory(gzip, hash, stated).map(|image| image.hash());
+            assert_eq!(one, other.map_err(|error| error.to_string()));
+        }
     }
 
     #[test]
@@ -263,7 +332,7 @@ mod tests {
             if let Some(cut) = cut {
                 gzip.truncate(cut.index(gzip.len()));
             }
-            if let Ok(image) = Image::from_gzip(&gzip[..], sha256(&bytes), Some(bytes.len() as u64)) {
+            if let Ok(image) = Image::from_gzip_in_memory(&gzip, sha256(&bytes), Some(bytes.len() as u64)) {
                 prop_assert_eq!(content(&image), bytes);
             }
         }

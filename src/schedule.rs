@@ -2,11 +2,12 @@
 //!
 //! Owns the threads: one a core, each pinned with the worker that it drives to the same core, as the two only ever
 //! alternate. Units of work are independent; the spans of a unit are replayed in order on one thread, each handing its
-//! image to the next. Reports come out in the order of the plan, whoever finishes first.
+//! image to the next. So are units that follow one another in a vat, a few at a time: then the image that a span is to start
+//! from need not be read again. Reports come out in the order of the plan, whoever finishes first.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -26,6 +27,12 @@ use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning, image_at_end, recorded_image};
 use crate::transcript::{Hash256, Position, SpanId};
 use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};
+
+/// One run of units on a thread has at most this share of the items that are left, so that no thread waits long for the
+/// last one.
+const RUN_SHARE: u64 = 8;
+/// Nor has it more spans than this: their reports wait for those before them.
+const RUN_SPANS_MAX: usize = 64;
 
 /// What all replays of a run have in common.
 #[derive(Debug)]
@@ -104,6 +111,16 @@ impl Handover {
     pub fn recorded_image(&self) -> Option<&Image> {
         self.image.as_ref().filter(|image| Some(image.hash()) == self.saves)
     }
+
+    /// Whether a span may start from it. What serves nobody is not worth its memory.
+    #[must_use]
+    pub fn serves(&self, planned: &PlannedSpan) -> bool {
+        match &planned.base {
+            Base::Chained => true,
+            Base::Recorded { row_hash, .. } => row_hash.is_some() && self.image.as_ref().map(Image::hash) == *row_hash,
+            Base::Blank | Base::Gone(_) => false,
+        }
+    }
 }
 
 /// Replays all units with all workers and hands each report to `report`, in the order of the plan: unit by unit, for
@@ -114,14 +131,15 @@ pub fn run(
     jobs: NonZeroUsize,
     mut report: impl FnMut(&SpanReport) -> ControlFlow<()>,
 ) {
-    let tasks = units.len() * context.programs.len();
+    let runs = runs(units, context.programs.len());
+    let tasks = runs.len() * context.programs.len();
     let next = AtomicUsize::new(0);
     let cores = usable_cores();
     let is_stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(2 * jobs.get());
         for job in 0..jobs.get().min(tasks) {
-            let (sender, next, is_stopped) = (sender.clone(), &next, &is_stopped);
+            let (sender, next, is_stopped, runs) = (sender.clone(), &next, &is_stopped, &runs);
             let core = if jobs.get() <= cores.len() { cores.get(job).copied() } else { None };
             scope.spawn(move || {
                 pin(core);
@@ -130,8 +148,8 @@ pub fn run(
                     if task >= tasks || is_stopped.load(Ordering::Relaxed) {
                         return;
                     }
-                    let (unit, worker) = (task / context.programs.len(), task % context.programs.len());
-                    for report in run_unit(context, &units[unit], worker) {
+                    let (run, worker) = (task / context.programs.len(), task % context.programs.len());
+                    for report in run_units(context, &units[runs[run].clone()], worker) {
                         if sender.send((task, Some(report))).is_err() || is_stopped.load(Ordering::Relaxed) {
                             return;
                         }
@@ -183,17 +201,52 @@ fn pin(core: Option<usize>) {
     }
 }
 
-/// Replays the spans of a unit in order, each when its report is asked for.
-fn run_unit<'a>(context: &'a Context<'_>, unit: &'a Unit, worker: usize) -> impl Iterator<Item = SpanReport> + 'a {
+/// Which units are replayed in order on one thread. Depends on the plan alone, as all that follows from it must.
+fn runs(units: &[Unit], programs: usize) -> Vec<Range<usize>> {
+    let items =
+        |unit: &Unit| unit.iter().map(|planned| planned.row.id.end.saturating_sub(planned.row.id.start)).sum::<u64>();
+    let mut left: u64 = units.iter().map(items).sum();
+    let mut runs = Vec::new();
+    let mut start = 0;
+    while start < units.len() {
+        let (mut end, mut spans, mut taken) = (start + 1, units[start].len(), items(&units[start]));
+        // With several workers the reports of each unit come worker by worker.
+        while programs == 1 && end < units.len() && goes_on(&units[end - 1], &units[end]) {
+            spans += units[end].len();
+            if spans > RUN_SPANS_MAX || taken + items(&units[end]) > left / RUN_SHARE {
+                break;
+            }
+            taken += items(&units[end]);
+            end += 1;
+        }
+        left -= taken;
+        runs.push(start..end);
+        start = end;
+    }
+    runs
+}
+
+/// Whether a unit starts from the image that the one before it leaves.
+fn goes_on(before: &Unit, unit: &Unit) -> bool {
+    before.last().zip(unit.first()).is_some_and(|(before, first)| {
+        let (before, row) = (&before.row, &first.row);
+        let is_next = before.id.vat == row.id.vat && before.id.end == row.id.start;
+        is_next && before.incarnation == row.incarnation && matches!(first.base, Base::Recorded { .. })
+    })
+}
+
+/// Replays the spans of some units in order, each when its report is asked for.
+fn run_units<'a>(context: &'a Context<'_>, units: &'a [Unit], worker: usize) -> impl Iterator<Item = SpanReport> + 'a {
     let mut handover: Option<Handover> = None;
-    unit.iter().map(move |planned| {
+    units.iter().flatten().map(move |planned| {
+        handover = handover.take().filter(|handover| handover.serves(planned));
         let (report, leaves) = run_span(context, planned, worker, handover.as_ref());
         handover = Some(leaves);
         report
     })
 }
 
-/// Replays one span; `handover` is what the span before it left, if that is of the same unit.
+/// Replays one span; `handover` is what the span before it left, if that is of use to it ([`Handover::serves`]).
 #[must_use]
 pub fn run_span(
     context: &Context<'_>,
@@ -276,6 +329,12 @@ fn verify(
         }
         Some(recorded) => match (&planned.base, handover) {
             (Base::Chained, Some(handover)) => chained(handover, id, recorded, report)?,
+            // It has the recorded hash, so it is the recorded image.
+            (Base::Recorded { row_hash: Some(row_hash), .. }, Some(Handover { image: Some(image), .. }))
+                if *row_hash == recorded && image.hash() == recorded =>
+            {
+                Beginning::Image(image)
+            }
             (Base::Recorded { .. }, _) => {
                 own_image = recorded_image(context.db, context.archives, context.captures, planned, recorded)?;
                 Beginning::Image(&own_image)
@@ -347,4 +406,43 @@ fn tell(replay: &Replay, report: &mut SpanReport) {
     report.syscalls = replay.syscalls;
     report.is_hash_compared = replay.is_hash_compared;
     report.stopped_at = replay.stopped_at;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel_db::SpanRow;
+    use crate::plan::ItemsAt;
+    use crate::transcript::VatId;
+
+    /// A unit of one span of ten items, with an image of its own.
+    fn unit(vat: &str, number: u64) -> Unit {
+        let id = SpanId { vat: VatId::new(vat), start: number * 10, end: number * 10 + 10 };
+        let (in_database, row_hash) = (true, None);
+        let base = Base::Recorded { in_database, in_archive: false, is_captured: false, row_hash, row_bytes: None };
+        let base = if number == 0 { Base::Blank } else { base };
+        let row = SpanRow { id, hash: None, is_current: false, incarnation: 0 };
+        let (begins, ends, items) = (Begins::Unknown, None, ItemsAt::Database);
+        vec![PlannedSpan { row, items_present: 10, begins, ends, items, base, is_asked: true }]
+    }
+
+    #[test]
+    fn runs_cover_the_plan_and_become_shorter() {
+        let mut units: Vec<Unit> = (0..64).map(|number| unit("v1", number)).collect();
+        units.extend((0..3).map(|number| unit("v2", number)));
+        let all = runs(&units, 1);
+        assert_eq!(all.iter().cloned().flatten().collect::<Vec<_>>(), (0..67).collect::<Vec<_>>());
+        let lengths: Vec<usize> = all.iter().map(Range::len).collect();
+        assert_eq!(lengths[..3], [8, 7, 6], "{lengths:?}");
+        assert!(lengths.is_sorted_by(|one, other| one >= other) && lengths.ends_with(&[1; 8]), "{lengths:?}");
+        assert!(all.iter().all(|run| run.end <= 64 || run.start >= 64), "a run is of one vat: {all:?}");
+        assert_eq!(runs(&units, 2).len(), units.len());
+        assert_eq!(runs(&units[..3], 1).len(), 3, "few spans are spread over the threads");
+    }
+
+    #[test]
+    fn runs_are_of_spans_that_follow_one_another() {
+        let units: Vec<Unit> = (0..100).map(|number| unit("v1", 2 * number)).collect();
+        assert_eq!(runs(&units, 1).len(), units.len());
+    }
 }

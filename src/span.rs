@@ -246,7 +246,7 @@ pub fn recorded_image(
         ));
     } else if *in_database {
         match db.read(|reader| reader.compressed_image(&id.vat, position))? {
-            Some(gzip) => match Image::from_gzip(&gzip[..], recorded, *row_bytes) {
+            Some(gzip) => match Image::from_gzip_in_memory(&gzip, recorded, *row_bytes) {
                 Ok(image) => return Ok(image),
                 Err(error) => faults.push(format!("in the database {}", image_fault(error)?)),
             },
@@ -289,7 +289,7 @@ pub fn recorded_image(
 pub fn image_at_end(db: &KernelDb, archives: &Archives, captures: &Captures, span: &Span<'_>) -> Option<Image> {
     let (recorded, vat, position) = (span.saves?, &span.id.vat, span.id.end - 1);
     let gzip = db.read(|reader| reader.compressed_image(vat, position)).ok().flatten();
-    gzip.and_then(|gzip| Image::from_gzip(&gzip[..], recorded, None).ok())
+    gzip.and_then(|gzip| Image::from_gzip_in_memory(&gzip, recorded, None).ok())
         .or_else(|| captures.image(recorded).ok().flatten()?.ok())
         .or_else(|| archives.image(vat, position, recorded, None).ok())
 }

@@ -76,9 +76,10 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
         evidence: shared.evidence.as_ref(),
     };
     let mut judged = HashSet::new();
+    let mut handover: Option<Handover> = None;
     for unit in &units {
-        let mut handover: Option<Handover> = None;
         for (index, planned) in unit.iter().enumerate() {
+            handover = handover.take().filter(|handover| handover.serves(planned));
             let (mut report, leaves) = schedule::run_span(&context, planned, 0, handover.as_ref());
             if may_be_owed_to_vanishing(&report.verdict) && matches!(is_still_there(shared, &planned.row), Ok(false)) {
                 report.verdict = Verdict::Unverifiable(Unverifiable::RowGone);

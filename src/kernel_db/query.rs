@@ -68,10 +68,15 @@ impl<'a> Reader<'a> {
             "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans ORDER BY vatID, startPos",
         )?;
         let mut rows = statement.query([])?;
-        let (mut spans, mut faults) = (Vec::new(), Vec::new());
+        let (mut spans, mut faults): (Vec<SpanRow>, _) = (Vec::new(), Vec::new());
         while let Some(row) = rows.next()? {
             match span_row(row) {
-                Some(span) => spans.push(span),
+                Some(mut span) => {
+                    if let Some(SpanRow { id: before, .. }) = spans.last() {
+                        span.id.vat.share(&before.vat);
+                    }
+                    spans.push(span);
+                }
                 None => faults.push(format!(
                     "a row of transcriptSpans is unreadable: vatID {:?}, startPos {:?}, endPos {:?}, incarnation {:?}",
                     row.get_ref(0)?,
@@ -94,8 +99,16 @@ impl<'a> Reader<'a> {
         let mut statement = self.db.prepare(
             "SELECT vatID, snapPos, hash, compressedSnapshot IS NOT NULL, uncompressedSize FROM snapshots ORDER BY vatID, snapPos",
         )?;
-        let rows = statement.query_map([], |row| Ok(snapshot_row(row)))?;
-        rows.filter_map(Result::transpose).collect()
+        let mut rows = statement.query([])?;
+        let mut snapshots: Vec<SnapshotRow> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let Some(mut snapshot) = snapshot_row(row) else { continue };
+            if let Some(before) = snapshots.last() {
+                snapshot.vat.share(&before.vat);
+            }
+            snapshots.push(snapshot);
+        }
+        Ok(snapshots)
     }
 
     /// The snapshot that a vat saved at a position, without its image.

@@ -18,6 +18,7 @@ mod worker;
 pub use compare::{Aligned, Mark, is_gc_sensitive, side_by_side};
 pub use locate::{LocateError, Sandboxed, WORKER_VARIABLE, WorkerProgram};
 pub use message::aside_answer;
+pub use netstring::{MESSAGE_BYTES_MAX, NetstringError, NetstringReader, write_netstring};
 pub use probe::Probe;
 pub use process::{End, run_alone};
 pub use session::{Replay, ReplayStart, replay};

@@ -51,7 +51,7 @@ impl<R: Read> NetstringReader<R> {
     ///
     /// # Errors
     /// When the pipe ends or what comes is no netstring.
-    pub fn next(&mut self) -> Result<&[u8], NetstringError> {
+    pub fn next_message(&mut self) -> Result<&[u8], NetstringError> {
         let (header, length) = loop {
             if let Some(header) = parse_header(&self.buffer[self.start..self.end])? {
                 break header;
@@ -163,25 +163,25 @@ mod tests {
     #[test]
     fn messages_end_with_the_pipe() {
         let mut reader = reader(b"3:abc,0:,");
-        assert_eq!(reader.next().expect("a message"), b"abc");
-        assert_eq!(reader.next().expect("a message"), b"");
-        assert!(matches!(reader.next(), Err(NetstringError::Closed)));
+        assert_eq!(reader.next_message().expect("a message"), b"abc");
+        assert_eq!(reader.next_message().expect("a message"), b"");
+        assert!(matches!(reader.next_message(), Err(NetstringError::Closed)));
     }
 
     #[test]
     fn bad_bytes() {
         for bytes in ["x", ":", "1a", "-1:a,", "1:ab", "1234567890:", "99999999999999999999"] {
-            assert!(matches!(reader(bytes.as_bytes()).next(), Err(NetstringError::Malformed(_))), "{bytes}");
+            assert!(matches!(reader(bytes.as_bytes()).next_message(), Err(NetstringError::Malformed(_))), "{bytes}");
         }
         for bytes in ["1", "5:abc", "3:abc"] {
-            assert!(matches!(reader(bytes.as_bytes()).next(), Err(NetstringError::Cut)), "{bytes}");
+            assert!(matches!(reader(bytes.as_bytes()).next_message(), Err(NetstringError::Cut)), "{bytes}");
         }
     }
 
     #[test]
     fn a_promise_of_900_mb_allocates_nothing() {
         let mut reader = reader(b"900000000:abc");
-        assert!(matches!(reader.next(), Err(NetstringError::TooLong(900_000_000))));
+        assert!(matches!(reader.next_message(), Err(NetstringError::TooLong(900_000_000))));
         assert_eq!(reader.buffer.capacity(), READ_BYTES);
     }
 
@@ -198,9 +198,9 @@ mod tests {
             }
             let mut reader = NetstringReader::new(Pieces { bytes, sizes });
             for message in &messages {
-                prop_assert_eq!(reader.next().expect("a message"), &message[..]);
+                prop_assert_eq!(reader.next_message().expect("a message"), &message[..]);
             }
-            prop_assert!(matches!(reader.next(), Err(NetstringError::Closed)));
+            prop_assert!(matches!(reader.next_message(), Err(NetstringError::Closed)));
         }
     }
 
@@ -218,7 +218,7 @@ mod tests {
             bytes.truncate(cut.index(bytes.len() + 1));
             let mut reader = reader(&bytes);
             let mut messages = 0;
-            while reader.next().is_ok() {
+            while reader.next_message().is_ok() {
                 messages += 1;
                 prop_assert!(messages < 100, "it never ends");
             }

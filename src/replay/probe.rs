@@ -14,15 +14,15 @@ use super::worker::{Worker, WorkerError, WorkerStart};
 use crate::image::Image;
 use crate::sandbox::Cage;
 
-/// Reports the greatest depth that the compiler takes, of a function that is never called, and how far the local zone is from
-/// UTC in two seasons. Said as a syscall, as a worker has no other way of asking for attention.
+/// Reports the greatest depth that the compiler takes, of a function that is never called, to within a 256th (each try takes
+/// many milliseconds, and [`Probe::agrees_with`] asks for no more), and how far the local zone is from UTC in two seasons. Said as a syscall, as a worker has no other way of asking for attention.
 const SCRIPT: &str = r#"e(() => {
   const nests = depth => {
     try { Function("[".repeat(depth) + "]".repeat(depth)); return true; }
     catch (error) { if (!(error instanceof RangeError)) throw error; return false; }
   };
   let [fits, fails] = [1, 1 << 17];
-  while (fails - fits > 1) {
+  while (fails - fits > 1 + (fits >> 8)) {
     const middle = (fits + fails) >> 1;
     if (nests(middle)) fits = middle; else fails = middle;
   }
@@ -35,7 +35,7 @@ const SCRIPT: &str = r#"e(() => {
 /// What a script of ours finds in a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Probe {
-    /// How deep code may nest before the compiler says that it is too deep; at most 131071.
+    /// How deep code may nest before the compiler says that it is too deep; to within a 256th, at most 131071.
     pub nests: u32,
     /// Minutes that the local zone is behind UTC, in January and in July of 2020.
     pub offsets: [i32; 2],

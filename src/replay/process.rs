@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid};
 
@@ -119,12 +120,7 @@ impl Process {
 
     /// Takes the end of a worker that closed its pipes: waits for a moment, then kills.
     pub fn end(&mut self) -> End {
-        let deadline = Instant::now() + END_GRACE;
-        let mut has_ended = self.has_ended();
-        while !has_ended && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-            has_ended = self.has_ended();
-        }
+        let has_ended = self.wait(Some(END_GRACE));
         self.kill();
         let has_run_out = self.inmate.group.as_ref().is_some_and(Member::has_run_out);
         let run_out = || has_run_out.then(|| Stopped::Limit("its control group ran out of memory".to_owned()));
@@ -135,11 +131,19 @@ impl Process {
         }
     }
 
-    /// Waits for the end, which the watcher sees to.
-    fn wait(&self) {
+    /// Waits for the end, for no longer than that if there is a limit; whether it has come.
+    fn wait(&self, at_most: Option<Duration>) -> bool {
+        let deadline = at_most.map(|at_most| Instant::now() + at_most);
         while !self.has_ended() {
-            std::thread::sleep(Duration::from_millis(1));
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            // An interruption only means to look again.
+            let _ = poll(&mut [PollFd::new(&self.inmate.pidfd, PollFlags::IN)], timeout.as_ref());
         }
+        true
     }
 
     /// Whether the process has ended, without reaping it: until then its number stays its own.
@@ -189,7 +193,7 @@ pub fn run_alone(cage: &Cage, arguments: &[impl AsRef<OsStr>], limits: &Limits) 
     let save = BlankImage::new()?;
     let ends = Ends { commands: commands.as_fd(), replies: replies.as_fd(), save: Some(save.as_fd()), load: None };
     let mut process = Process::start(cage, arguments, &ends, limits)?;
-    process.awaiting(|| process.wait());
+    process.awaiting(|| process.wait(None));
     Ok(process.end())
 }
 

@@ -117,8 +117,10 @@ impl Worker {
         let ends =
             Ends { commands: command_reader.as_fd(), replies: reply_writer.as_fd(), save: Some(save.as_fd()), load };
         let process = Process::start(start.cage, &arguments, &ends, start.limits)?;
-        let commands = Channel::new(commands, process.pidfd()?)?;
-        let replies = NetstringReader::new(Channel::new(replies, process.pidfd()?)?);
+        // What the worker could start might keep its pipes open.
+        let ended = || if start.cage.is_solitary() { Ok(None) } else { process.pidfd().map(Some) };
+        let commands = Channel::new(commands, ended()?)?;
+        let replies = NetstringReader::new(Channel::new(replies, ended()?)?);
         Ok(Self { process, commands, replies, save: Some(save) })
     }
 
@@ -146,7 +148,7 @@ impl Worker {
     /// When the worker is gone or says what no worker says.
     pub fn receive(&mut self) -> Result<FromWorker<'_>, WorkerError> {
         let Self { process, replies, .. } = self;
-        match process.awaiting(|| replies.next()) {
+        match process.awaiting(|| replies.next_message()) {
             Ok(message) => Ok(message::parse(message)?),
             Err(NetstringError::Closed | NetstringError::Cut) => Err(end_of(process)),
             Err(NetstringError::Io(error)) => Err(error.into()),

@@ -239,6 +239,13 @@ impl Cage {
         &self.missing
     }
 
+    /// Whether no worker can start another process, nor hand a descriptor to one: the built-in policy has no system call
+    /// for either.
+    #[must_use]
+    pub fn is_solitary(&self) -> bool {
+        self.filter.is_some() && self.settings.policy.is_none()
+    }
+
     /// The program, and the sha256 of what will be run.
     #[must_use]
     pub fn program(&self) -> (&Path, crate::transcript::Hash256) {

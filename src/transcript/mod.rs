@@ -15,16 +15,17 @@ pub use item::{DeliveryKind, Item, ItemError, ItemResult, Syscall};
 pub use items::Items;
 
 use std::fmt;
+use std::sync::Arc;
 
-/// A vat's identifier, `v` and a decimal number.
+/// A vat's identifier, `v` and a decimal number. A copy shares the text: there are as many as there are spans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct VatId(String);
+pub struct VatId(Arc<str>);
 
 impl VatId {
     /// Takes the text of a `vatID` column as it is.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(text.into().into())
     }
 
     /// Takes only what a kernel makes. It ends up in a worker's arguments and in what it is told, so nothing else will do.
@@ -39,6 +40,13 @@ impl VatId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Shares the text of another where it is the same.
+    pub(crate) fn share(&mut self, other: &Self) {
+        if self == other {
+            self.0 = Arc::clone(&other.0);
+        }
     }
 
     /// Sorts by number where there is one, so that `v9` comes before `v10`.

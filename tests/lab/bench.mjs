@@ -113,7 +113,9 @@ const main = async () => {
     await measureScript([process.execPath, [script('baseline.mjs'), database, '--record', recording]]);
     writeFileSync(path.join(recording, 'complete'), '');
   }
+  const { vats } = JSON.parse(readFileSync(path.join(lab, 'lab.json'), 'utf8'));
   const only = values.only.split(',');
+  let figures;
   const runs = Object.fromEntries(only.map(name => [name, []]));
   for (let round = 0; round < Number(values.rounds); round += 1) {
     for (const name of only) {
@@ -122,10 +124,9 @@ const main = async () => {
       const load = os.loadavg()[0].toFixed(1);
       process.stderr.write(`round ${round + 1}: ${name} ${run.wall.toFixed(1)} s, load ${load}\n`);
     }
+    figures = summarize(runs, vats);
+    writeFileSync(values.out || path.join(lab, 'bench.json'), `${JSON.stringify({ figures, runs }, null, 1)}\n`);
   }
-  const { vats } = JSON.parse(readFileSync(path.join(lab, 'lab.json'), 'utf8'));
-  const figures = summarize(runs, vats);
-  writeFileSync(values.out || path.join(lab, 'bench.json'), `${JSON.stringify({ figures, runs }, null, 1)}\n`);
   tell(figures);
 };
 
