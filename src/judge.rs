@@ -3,11 +3,13 @@
 //! Owns the rule for a worker that ran out of memory, which is repeated alone before it counts. It must never take trouble
 //! of ours for a finding, nor drop a finding because a later replay did not have it.
 
-use std::sync::{PoisonError, RwLock};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::image::Image;
-use crate::replay::{Replay, ReplayStart, replay};
+use crate::replay::{OutOfStep, Replay, ReplayStart, replay, replay_ahead};
 use crate::span::Span;
+use crate::transcript::VatId;
 use crate::verdict::{Divergence, Failure, Finding, Outcome, Partial, Repeat, Verdict};
 
 /// How often a divergence is repeated unless told otherwise.
@@ -18,8 +20,27 @@ pub const REPEATS: u32 = 3;
 pub struct Court<'a> {
     /// How often a divergence is repeated.
     pub repeats: u32,
+    /// What it has in common with the others of this process.
+    pub house: &'a House,
+}
+
+/// What all courts of a process share.
+#[derive(Debug, Default)]
+pub struct House {
     /// Shared by all replays, but for one that must have the machine's memory to itself.
-    pub memory: &'a RwLock<()>,
+    memory: RwLock<()>,
+    /// Vats that print: the record does not say where, so none can run ahead.
+    printing: Mutex<HashSet<VatId>>,
+}
+
+impl House {
+    fn prints(&self, vat: &VatId) -> bool {
+        self.printing.lock().unwrap_or_else(PoisonError::into_inner).contains(vat)
+    }
+
+    fn note_printing(&self, vat: &VatId) {
+        self.printing.lock().unwrap_or_else(PoisonError::into_inner).insert(vat.clone());
+    }
 }
 
 /// What came of a span's replays.
@@ -55,18 +76,22 @@ impl Judged {
 /// Replays a span, again if something differs, and says what that means.
 #[must_use]
 pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, court: &Court<'_>) -> Judged {
+    let memory = &court.house.memory;
     let beside_others = || {
-        let _shared = court.memory.read().unwrap_or_else(PoisonError::into_inner);
+        let _shared = memory.read().unwrap_or_else(PoisonError::into_inner);
         replay(span, start)
     };
-    let once = beside_others();
-    if once.findings.is_empty() {
-        return Judged { verdict: unsuspicious(span, &once), replays: vec![once] };
+    let mut replays = if court.house.prints(&span.id.vat) { Vec::new() } else { ahead(span, start, court.house) };
+    if replays.is_empty() {
+        replays.push(beside_others());
     }
-    let mut replays = vec![once];
+    if replays[0].findings.is_empty() {
+        replays.truncate(1);
+        return Judged { verdict: unsuspicious(span, &replays[0]), replays };
+    }
     if replays[0].is_out_of_memory && replays[0].findings_total == 1 {
         // It may have been the machine that was short of it, and us who took it. Alone, and with nothing held, it counts.
-        let alone = court.memory.write().unwrap_or_else(PoisonError::into_inner);
+        let alone = memory.write().unwrap_or_else(PoisonError::into_inner);
         let again = replay(span, start);
         drop(alone);
         if again.findings.is_empty() && again.is_complete {
@@ -84,6 +109,24 @@ pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, court: &Court<'_>) -> Jud
         replays.push(again);
     }
     Judged { verdict: diverged(span, &replays), replays }
+}
+
+/// The quick way. No replay if that could not be gone to the end; where it met a difference that way, what a replay that did not run
+/// ahead says of the same, and before it the first one unless it is confirmed.
+fn ahead(span: &Span<'_>, start: &ReplayStart<'_>, house: &House) -> Vec<Replay> {
+    let _shared = house.memory.read().unwrap_or_else(PoisonError::into_inner);
+    let quick = replay_ahead(span, start);
+    match quick.out_of_step {
+        None => vec![quick],
+        Some(OutOfStep::Printed) => {
+            house.note_printing(&span.id.vat);
+            Vec::new()
+        }
+        Some(OutOfStep::Differed) => {
+            let slow = replay(span, start);
+            if quick.is_confirmed_by(&slow) { vec![slow] } else { vec![quick, slow] }
+        }
+    }
 }
 
 fn hash_of(replay: &Replay) -> Option<crate::transcript::Hash256> {

@@ -37,8 +37,12 @@ pub fn stand_back(config: &Neighbour) -> Vec<String> {
     refused
 }
 
+/// Has this thread, and all that it starts, not interrupt another one of normal priority when it has something to do.
+///
+/// # Errors
+/// When the system refuses.
 #[expect(unsafe_code, reason = "no safe wrapper sets a scheduling policy")]
-fn batch_scheduling() -> io::Result<()> {
+pub fn batch_scheduling() -> io::Result<()> {
     // SAFETY: an all-zero structure is a valid one of plain numbers.
     let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: 0 is this thread, and the structure outlives the call.

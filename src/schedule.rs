@@ -22,16 +22,19 @@ use crate::forensics::heaps;
 use crate::image::Image;
 use crate::judge::{Court, judge};
 use crate::kernel_db::KernelDb;
+use crate::neighbour::batch_scheduling;
 use crate::plan::{Base, Begins, PlannedSpan, Survey, Unit};
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning, image_at_end, recorded_image};
 use crate::transcript::{Hash256, Position, SpanId};
 use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};
 
-/// One run of units on a thread has at most this share of the items that are left, so that no thread waits long for the
-/// last one.
-const RUN_SHARE: u64 = 8;
-/// Nor has it more spans than this: their reports wait for those before them.
+/// One run of units on a thread has at most this share of the spans that are left, so that no thread waits long for the last
+/// one.
+const RUN_SHARE: usize = 8;
+/// But it may have as many as this.
+const RUN_SPANS_MIN: usize = 4;
+/// Nor has it more than this: their reports wait for those before them.
 const RUN_SPANS_MAX: usize = 64;
 
 /// What all replays of a run have in common.
@@ -143,6 +146,8 @@ pub fn run(
             let core = if jobs.get() <= cores.len() { cores.get(job).copied() } else { None };
             scope.spawn(move || {
                 pin(core);
+                // The worker goes on until it has nothing more to do, instead of making room for us at each syscall.
+                let _ = batch_scheduling();
                 loop {
                     let task = next.fetch_add(1, Ordering::Relaxed);
                     if task >= tasks || is_stopped.load(Ordering::Relaxed) {
@@ -203,23 +208,21 @@ fn pin(core: Option<usize>) {
 
 /// Which units are replayed in order on one thread. Depends on the plan alone, as all that follows from it must.
 fn runs(units: &[Unit], programs: usize) -> Vec<Range<usize>> {
-    let items =
-        |unit: &Unit| unit.iter().map(|planned| planned.row.id.end.saturating_sub(planned.row.id.start)).sum::<u64>();
-    let mut left: u64 = units.iter().map(items).sum();
+    let mut left: usize = units.iter().map(Vec::len).sum();
     let mut runs = Vec::new();
     let mut start = 0;
     while start < units.len() {
-        let (mut end, mut spans, mut taken) = (start + 1, units[start].len(), items(&units[start]));
+        let most = (left / RUN_SHARE).clamp(RUN_SPANS_MIN, RUN_SPANS_MAX);
+        let (mut end, mut spans) = (start + 1, units[start].len());
         // With several workers the reports of each unit come worker by worker.
         while programs == 1 && end < units.len() && goes_on(&units[end - 1], &units[end]) {
             spans += units[end].len();
-            if spans > RUN_SPANS_MAX || taken + items(&units[end]) > left / RUN_SHARE {
+            if spans > most {
                 break;
             }
-            taken += items(&units[end]);
             end += 1;
         }
-        left -= taken;
+        left -= units[start..end].iter().map(Vec::len).sum::<usize>();
         runs.push(start..end);
         start = end;
     }
@@ -434,10 +437,10 @@ mod tests {
         assert_eq!(all.iter().cloned().flatten().collect::<Vec<_>>(), (0..67).collect::<Vec<_>>());
         let lengths: Vec<usize> = all.iter().map(Range::len).collect();
         assert_eq!(lengths[..3], [8, 7, 6], "{lengths:?}");
-        assert!(lengths.is_sorted_by(|one, other| one >= other) && lengths.ends_with(&[1; 8]), "{lengths:?}");
+        assert!(lengths[..13].is_sorted_by(|one, other| one >= other), "{lengths:?}");
+        assert!(lengths.ends_with(&[4, 4, 1, 3]), "{lengths:?}");
         assert!(all.iter().all(|run| run.end <= 64 || run.start >= 64), "a run is of one vat: {all:?}");
         assert_eq!(runs(&units, 2).len(), units.len());
-        assert_eq!(runs(&units[..3], 1).len(), 3, "few spans are spread over the threads");
     }
 
     #[test]

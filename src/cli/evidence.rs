@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -22,7 +21,7 @@ use crate::forensics::heaps;
 use crate::forensics::html;
 use crate::forensics::readable::readable;
 use crate::image::Image;
-use crate::judge::{Court, Judged, REPEATS, judge};
+use crate::judge::{Court, House, Judged, REPEATS, judge};
 use crate::plan::{Base, Begins, PlannedSpan, Selection, plan};
 use crate::replay::ReplayStart;
 use crate::report::{Totals, json, text};
@@ -86,8 +85,8 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
     let replacements: Vec<&Replacement> = args.replacements.iter().map(std::sync::Arc::as_ref).collect();
     let beginning = case.beginning(&span, base.as_ref(), &replacements)?;
     let options = case.options();
-    let memory = RwLock::new(());
-    let court = Court { repeats: args.repeats, memory: &memory };
+    let house = House::default();
+    let court = Court { repeats: args.repeats, house: &house };
     let mut out = io::stdout().lock();
     let mut totals = Totals::default();
     let mut columns = Vec::new();
@@ -425,7 +424,7 @@ fn apart_from_the_record(args: &BisectArgs, db: &Path, vat: &str) -> Result<Exit
         }
     }
     let limits = args.worker.limits();
-    let memory = RwLock::new(());
+    let house = House::default();
     let context = Context {
         db: &db,
         archives: &archives,
@@ -433,7 +432,7 @@ fn apart_from_the_record(args: &BisectArgs, db: &Path, vat: &str) -> Result<Exit
         survey: &survey,
         programs: &programs,
         limits: &limits,
-        court: Court { repeats: 1, memory: &memory },
+        court: Court { repeats: 1, house: &house },
         evidence: None,
     };
     let mut out = io::stdout().lock();

@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::RwLock;
 use std::time::Instant;
 
 use clap::Args;
@@ -14,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs, WorkerArgs, default_jobs};
 use crate::capture::Captures;
 use crate::evidence::{EvidenceError, Keeper, WorkerColumn, column, note_workers, worker_facts};
-use crate::judge::{Court, REPEATS};
+use crate::judge::{Court, House, REPEATS};
 use crate::kernel_db::Access;
 use crate::plan::plan;
 use crate::report::{Totals, json, text};
@@ -68,7 +67,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     let captures = Captures::default();
     let units = plan(&survey, &archives, &captures, &selection);
     let limits = args.worker.limits();
-    let memory = RwLock::new(());
+    let house = House::default();
     let keeper = args.evidence.keeper()?;
     let context = Context {
         db: &db,
@@ -77,7 +76,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
         survey: &survey,
         programs: &programs,
         limits: &limits,
-        court: Court { repeats: args.evidence.repeats, memory: &memory },
+        court: Court { repeats: args.evidence.repeats, house: &house },
         evidence: keeper.as_ref(),
     };
 

@@ -72,7 +72,7 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
         survey: &survey,
         programs: &shared.programs,
         limits: &shared.limits,
-        court: Court { repeats: shared.config.evidence.repeats, memory: &shared.memory },
+        court: Court { repeats: shared.config.evidence.repeats, house: &shared.house },
         evidence: shared.evidence.as_ref(),
     };
     let mut judged = HashSet::new();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::capture::Captures;
 use crate::config::Config;
 use crate::evidence::Keeper;
 use crate::evidence::keeper::Usage;
+use crate::judge::House;
 use crate::kernel_db::KernelDb;
 use crate::metrics::{Metrics, PAUSE_REASONS, gauge_value};
 use crate::neighbour;
@@ -49,8 +50,8 @@ pub struct Shared {
     pub programs: Vec<WorkerProgram>,
     /// What workers are held to.
     pub limits: Limits,
-    /// Held by whoever must have the machine's memory to himself.
-    pub memory: RwLock<()>,
+    /// What all replays share.
+    pub house: House,
     work: Mutex<Work>,
     work_changed: Condvar,
     /// A bit for each of [`PAUSE_REASONS`].
@@ -154,7 +155,7 @@ impl Shared {
             captures: Captures::of_daemon(&store),
             limits,
             metrics,
-            memory: RwLock::new(()),
+            house: House::default(),
             work: Mutex::default(),
             work_changed: Condvar::new(),
             paused: AtomicU8::new(0),

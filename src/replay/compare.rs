@@ -98,6 +98,12 @@ impl<'a> SyscallCheck<'a> {
         self.agreed + self.after.as_ref().map_or(0, |after| after.replayed.len())
     }
 
+    /// Whether all of them were as recorded.
+    #[must_use]
+    pub fn is_in_step(&self) -> bool {
+        self.after.is_none()
+    }
+
     /// Takes the next syscall and gives the response to answer it with; `None` if no response would be honest.
     ///
     /// # Errors

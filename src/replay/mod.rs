@@ -3,6 +3,7 @@
 //! Everything here blocks; each replay runs on a thread of its own with its worker beside it. A worker serves one span
 //! and is never used again.
 
+mod ahead;
 mod channel;
 mod compare;
 mod locate;
@@ -15,12 +16,13 @@ mod trace;
 mod watch;
 mod worker;
 
+pub use ahead::OutOfStep;
 pub use compare::{Aligned, Mark, is_gc_sensitive, side_by_side};
 pub use locate::{LocateError, Sandboxed, WORKER_VARIABLE, WorkerProgram};
 pub use message::aside_answer;
 pub use netstring::{MESSAGE_BYTES_MAX, NetstringError, NetstringReader, write_netstring};
 pub use probe::Probe;
 pub use process::{End, run_alone};
-pub use session::{Replay, ReplayStart, replay};
+pub use session::{Replay, ReplayStart, replay, replay_ahead};
 pub use trace::{Answer, Aside, Trace, TracedDelivery, TracedSyscall};
 pub use watch::{Limits, Stopped};

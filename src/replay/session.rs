@@ -17,6 +17,7 @@ use crate::transcript::{Hash256, Item, Position};
 use crate::verdict::{Failure, Finding, FindingKind, excerpts};
 
 use super::WorkerProgram;
+use super::ahead::{Ahead, OutOfStep};
 use super::compare::{Finished, SyscallCheck};
 use super::message::{FromWorker, aside_answer, tag_of};
 use super::trace::{Aside, Trace, TracedDelivery};
@@ -68,16 +69,48 @@ pub struct Replay {
     pub is_out_of_memory: bool,
     /// What went wrong on our side. Findings from before it stand.
     pub failure: Option<Failure>,
+    /// Set where it ran ahead and could not go on for that reason: nothing after its last syscall means anything.
+    pub out_of_step: Option<OutOfStep>,
     /// What the worker did.
     pub trace: Trace,
+}
+
+impl Replay {
+    /// Whether another replay that did not run ahead went as this one did, until this one got out of step.
+    #[must_use]
+    pub fn is_confirmed_by(&self, other: &Self) -> bool {
+        let last = self.trace.deliveries.last();
+        last.is_some_and(|last| {
+            let there = other.trace.deliveries.iter().find(|delivery| delivery.position == last.position);
+            let first = |delivery: &TracedDelivery| delivery.after.first().map(|syscall| syscall.request.clone());
+            there.is_some_and(|there| (there.agreed, first(there)) == (last.agreed, first(last)))
+                && !other.findings.is_empty()
+        })
+    }
 }
 
 /// Why a replay can't go on.
 enum Stop {
     /// What stopped it is among the findings.
     Found,
+    /// It ran ahead, and the worker took a response for the answer to something else.
+    OutOfStep(OutOfStep),
     /// Trouble that says nothing about the record.
     Failed(Failure),
+}
+
+/// What a delivery's command needs beside its text.
+struct Delivery<'c, 'a> {
+    check: &'c mut SyscallCheck<'a>,
+    /// Set as long as the worker is in step and runs ahead.
+    ahead: Option<Ahead<'a>>,
+}
+
+impl Delivery<'_, '_> {
+    /// Whether the worker takes a recorded response for the answer to whatever it asks next.
+    fn is_beyond(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.is_beyond(self.check.count()))
+    }
 }
 
 /// A reply to a command.
@@ -90,6 +123,17 @@ struct Reply {
 /// Replays a span.
 #[must_use]
 pub fn replay(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
+    run(span, start, false)
+}
+
+/// Replays a span with the recorded responses lying ready for the worker. What it finds is what [`replay`] would have found, unless
+/// it says that it got out of step.
+#[must_use]
+pub fn replay_ahead(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
+    run(span, start, true)
+}
+
+fn run(span: &Span<'_>, start: &ReplayStart<'_>, is_ahead: bool) -> Replay {
     let mut replay = Replay::default();
     let worker = Worker::start(&WorkerStart {
         cage: &start.program.cage,
@@ -108,12 +152,16 @@ pub fn replay(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
             return replay;
         }
     };
-    let mut session = Session { worker, position: span.id.start, asides: Vec::new(), replay };
+    let mut session = Session { worker, position: span.id.start, is_ahead, asides: Vec::new(), replay };
     let outcome = session.run(span, start);
     session.replay.trace.printed = session.worker.said();
     match outcome {
         Ok(()) => session.replay.is_complete = true,
         Err(Stop::Found) => session.replay.stopped_at = Some(session.position),
+        Err(Stop::OutOfStep(why)) => {
+            session.replay.stopped_at = Some(session.position);
+            session.replay.out_of_step = Some(why);
+        }
         Err(Stop::Failed(failure)) => {
             session.replay.stopped_at = Some(session.position);
             session.replay.failure = Some(failure);
@@ -126,6 +174,8 @@ struct Session {
     worker: Worker,
     /// Of the item that is being replayed.
     position: Position,
+    /// Whether responses are sent before they are asked for.
+    is_ahead: bool,
     /// What was printed since the command began.
     asides: Vec<Aside>,
     replay: Replay,
@@ -204,7 +254,9 @@ impl Session {
         self.worker.begin_delivery();
         let mut check = SyscallCheck::new(&item.syscalls, before);
         let sent = [&b"?[\"deliver\","[..], item.delivery.as_bytes(), b"]"];
-        let outcome = self.command(&sent, Some(&mut check));
+        // After a difference nothing is certain.
+        let ahead = (self.is_ahead && self.replay.findings_total == 0).then(|| Ahead::new(&item.syscalls));
+        let outcome = self.command(&sent, Some(Delivery { check: &mut check, ahead }));
         self.replay.syscalls += check.count() as u64;
         let status = match &outcome {
             // A delivery's reply without its cost is no reply.
@@ -212,7 +264,9 @@ impl Session {
             Ok(Reply { body: Ok(body), .. }) => tag_of(body).filter(|tag| matches!(tag.as_str(), "ok" | "error")),
             _ => None,
         };
-        let Finished { findings, agreed, after } = check.finish(status.is_some());
+        // One that ended before its time made fewer syscalls.
+        let has_ended_early = matches!(outcome, Err(Stop::OutOfStep(OutOfStep::Differed))) && check.is_in_step();
+        let Finished { findings, agreed, after } = check.finish(status.is_some() || has_ended_early);
         self.replay.trace.add(TracedDelivery {
             position: self.position,
             agreed,
@@ -281,29 +335,46 @@ impl Session {
         Ok(())
     }
 
-    /// Sends a command and serves the worker until it is done. Syscalls are expected only with a `check`.
-    fn command(&mut self, parts: &[&[u8]], mut check: Option<&mut SyscallCheck<'_>>) -> Result<Reply, Stop> {
+    /// Sends a command and serves the worker until it is done. Syscalls are expected only of a delivery.
+    fn command(&mut self, parts: &[&[u8]], mut delivery: Option<Delivery<'_, '_>>) -> Result<Reply, Stop> {
         if let Err(error) = self.worker.send(parts) {
             return Err(self.stop(error));
         }
         loop {
+            // As long as it is in step, what it will ask for lies ready.
+            if let Some(Delivery { check, ahead: Some(ahead) }) = &mut delivery
+                && let Some(batch) = ahead.batch(check.count())
+                && let Err(error) = self.worker.send_batch(batch)
+            {
+                return Err(self.stop(error));
+            }
             let message = match self.worker.receive() {
                 Ok(message) => message,
                 Err(error) => return Err(self.stop(error)),
             };
+            let is_beyond = delivery.as_ref().is_some_and(Delivery::is_beyond);
             let answer = match message {
+                FromWorker::Done { .. } | FromWorker::Uncaught(_) if is_beyond => {
+                    return Err(Stop::OutOfStep(OutOfStep::Differed));
+                }
+                FromWorker::Console { .. } if is_beyond => return Err(Stop::OutOfStep(OutOfStep::Printed)),
                 FromWorker::Done { computrons, reply } => return Ok(Reply { computrons, body: Ok(reply.to_vec()) }),
                 FromWorker::Uncaught(text) => return Ok(Reply { computrons: None, body: Err(shown(text)) }),
                 FromWorker::Console { text, tag, query } => {
                     let answer = aside_answer(&query).unwrap_or_default();
-                    let made = check.as_deref().map_or(0, SyscallCheck::count);
+                    let made = delivery.as_ref().map_or(0, |delivery| delivery.check.count());
                     self.replay.trace.print(self.position, &text);
                     self.asides.extend(self.replay.trace.aside(made, query, tag));
                     Cow::Borrowed(answer)
                 }
-                FromWorker::Syscall(request) => match check.as_deref_mut() {
-                    Some(check) => match check.next(&request) {
-                        Ok(Some(response)) => response,
+                FromWorker::Syscall(request) => match &mut delivery {
+                    Some(Delivery { check, ahead }) => match check.next(&request) {
+                        Ok(_) if ahead.is_some() && check.is_in_step() => continue,
+                        Ok(_) | Err(_) if is_beyond => return Err(Stop::OutOfStep(OutOfStep::Differed)),
+                        Ok(Some(response)) => {
+                            *ahead = None;
+                            response
+                        }
                         Ok(None) => return Err(Stop::Found),
                         Err(error) => {
                             let said = format!("a syscall that is no JSON ({error}): {}", shown(request.as_bytes()));

@@ -1,7 +1,7 @@
 //! A worker that can be talked to: the process with its pipes, in the terms of the protocol.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 
@@ -139,6 +139,19 @@ impl Worker {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(end_of(process)),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends messages that were put together before. A worker that is gone is noticed when it is next listened to: it may have
+    /// said something until then.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn send_batch(&mut self, batch: &[u8]) -> Result<(), WorkerError> {
+        let Self { process, commands, .. } = self;
+        match process.awaiting(|| commands.write_all(batch)) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
