@@ -118,6 +118,8 @@ struct Reply {
     computrons: Option<u64>,
     /// `Err` is the text of an exception that nothing caught.
     body: Result<Vec<u8>, String>,
+    /// Whether there are responses in the pipe that nobody has asked for.
+    is_early: bool,
 }
 
 /// Replays a span.
@@ -260,13 +262,11 @@ impl Session {
         self.replay.syscalls += check.count() as u64;
         let status = match &outcome {
             // A delivery's reply without its cost is no reply.
-            Ok(Reply { computrons: None, body: Ok(_) }) => None,
+            Ok(Reply { computrons: None, body: Ok(_), .. }) => None,
             Ok(Reply { body: Ok(body), .. }) => tag_of(body).filter(|tag| matches!(tag.as_str(), "ok" | "error")),
             _ => None,
         };
-        // One that ended before its time made fewer syscalls.
-        let has_ended_early = matches!(outcome, Err(Stop::OutOfStep(OutOfStep::Differed))) && check.is_in_step();
-        let Finished { findings, agreed, after } = check.finish(status.is_some() || has_ended_early);
+        let Finished { findings, agreed, after } = check.finish(status.is_some());
         self.replay.trace.add(TracedDelivery {
             position: self.position,
             agreed,
@@ -279,12 +279,13 @@ impl Session {
             self.add(finding.at(self.position));
         }
         let reply = outcome?;
+        let early = reply.is_early.then_some(Stop::OutOfStep(OutOfStep::Differed));
         let body = match reply.body {
             Ok(body) => body,
             Err(exception) => {
                 let replayed = format!("an exception that nothing caught: {exception}");
                 self.find(FindingKind::Status, Some(&item.result.status), Some(&replayed));
-                return Err(Stop::Found);
+                return Err(early.unwrap_or(Stop::Found));
             }
         };
         let Some(status) = status else {
@@ -305,7 +306,7 @@ impl Session {
             let replayed = reply.computrons.map_or_else(|| "none".to_owned(), |computrons| computrons.to_string());
             self.find(FindingKind::Computrons, Some(&recorded.to_string()), Some(&replayed));
         }
-        Ok(())
+        early.map_or(Ok(()), Err)
     }
 
     /// Has the worker save its heap, and compares that with what is recorded.
@@ -354,12 +355,13 @@ impl Session {
             };
             let is_beyond = delivery.as_ref().is_some_and(Delivery::is_beyond);
             let answer = match message {
-                FromWorker::Done { .. } | FromWorker::Uncaught(_) if is_beyond => {
-                    return Err(Stop::OutOfStep(OutOfStep::Differed));
-                }
                 FromWorker::Console { .. } if is_beyond => return Err(Stop::OutOfStep(OutOfStep::Printed)),
-                FromWorker::Done { computrons, reply } => return Ok(Reply { computrons, body: Ok(reply.to_vec()) }),
-                FromWorker::Uncaught(text) => return Ok(Reply { computrons: None, body: Err(shown(text)) }),
+                FromWorker::Done { computrons, reply } => {
+                    return Ok(Reply { computrons, body: Ok(reply.to_vec()), is_early: is_beyond });
+                }
+                FromWorker::Uncaught(text) => {
+                    return Ok(Reply { computrons: None, body: Err(shown(text)), is_early: is_beyond });
+                }
                 FromWorker::Console { text, tag, query } => {
                     let answer = aside_answer(&query).unwrap_or_default();
                     let made = delivery.as_ref().map_or(0, |delivery| delivery.check.count());
@@ -370,7 +372,7 @@ impl Session {
                 FromWorker::Syscall(request) => match &mut delivery {
                     Some(Delivery { check, ahead }) => match check.next(&request) {
                         Ok(_) if ahead.is_some() && check.is_in_step() => continue,
-                        Ok(_) | Err(_) if is_beyond => return Err(Stop::OutOfStep(OutOfStep::Differed)),
+                        Ok(_) if is_beyond => return Err(Stop::OutOfStep(OutOfStep::Differed)),
                         Ok(Some(response)) => {
                             *ahead = None;
                             response

@@ -1,7 +1,7 @@
 //! A stand-in for a worker that does what its file name says after the dot: `fake.ok` works, `fake.hang` hangs.
 //!
 //! For faults that a real worker cannot be brought to. A directive takes effect in the second message of a span, or
-//! where its name says.
+//! where its name says. With `-printing` behind it (`fake.hang-printing`) it prints before each syscall.
 //!
 //! It has no Rust runtime, as that makes system calls at its start which no worker makes, and for which the cage would kill
 //! it. Some directives need more than the cage allows: they are for runs without one.
@@ -24,6 +24,7 @@ use model::{Heap, computrons, syscalls_of};
 /// Nothing is closed in it, as its files ask first whether they are open, which no worker does.
 struct Worker {
     directive: String,
+    is_printing: bool,
     commands: File,
     replies: File,
     heap: Heap,
@@ -37,6 +38,14 @@ extern "C" fn main() -> std::ffi::c_int {
     0
 }
 
+/// Whether no worker of this name has asked before.
+fn is_first(what: &str) -> bool {
+    let mark = format!("{}.{what}", std::env::args().next().expect("a program"));
+    let is_first = !Path::new(&mark).exists();
+    File::create(mark).expect("create");
+    is_first
+}
+
 fn run() {
     let mut arguments = std::env::args();
     let program = arguments.next().unwrap_or_default();
@@ -46,7 +55,9 @@ fn run() {
         return;
     }
     let name = Path::new(&program).file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let directive = name.split_once('.').map_or("ok", |(_, directive)| directive).to_owned();
+    let directive = name.split_once('.').map_or("ok", |(_, directive)| directive);
+    let is_printing = directive.ends_with("-printing");
+    let directive = directive.trim_end_matches("-printing").to_owned();
     // SAFETY: the driver opens these two for us, and nothing else here uses them.
     let (commands, replies) = unsafe { (File::from_raw_fd(3), File::from_raw_fd(4)) };
     let mut heap = Heap::blank();
@@ -59,7 +70,7 @@ fn run() {
         }
         heap = Heap::from_image(&image).expect("an image of ours");
     }
-    Worker { directive, commands, replies, heap, messages: 0 }.run();
+    Worker { directive, is_printing, commands, replies, heap, messages: 0 }.run();
 }
 
 /// All of a file, without a question after its size.
@@ -116,6 +127,11 @@ impl Worker {
         let mut status = "ok";
         if is_now {
             match self.directive.as_str() {
+                "wrong-syscall-once" => {
+                    if is_first("was-wrong") {
+                        syscalls[1] = r#"["vatstoreSet","changed","1"]"#.to_owned();
+                    }
+                }
                 "wrong-syscall" => syscalls[1] = r#"["vatstoreSet","changed","1"]"#.to_owned(),
                 "extra-syscall" => syscalls.insert(1, r#"["vatstoreDelete","extra"]"#.to_owned()),
                 "missing-syscall" => drop(syscalls.remove(1)),
@@ -138,8 +154,10 @@ impl Worker {
             }
         }
         for syscall in syscalls {
-            self.send(b"?[\"sourcedConsole\",\"ls\",\"log\",\"about to make a syscall\"]");
-            self.receive();
+            if self.is_printing {
+                self.send(b"?[\"sourcedConsole\",\"ls\",\"log\",\"about to make a syscall\"]");
+                self.receive();
+            }
             self.send(format!("?[\"syscall\",{syscall}]").as_bytes());
             let Some(response) = self.receive() else { std::process::exit(0) };
             self.heap.take(&response);
@@ -194,13 +212,7 @@ impl Worker {
             "unknown-message" => self.send(b"xyz"),
             "unknown-query" => self.send(b"?[\"noise\"]"),
             "bad-meter" => self.send(b".noise\x01[\"ok\"]"),
-            "short-of-memory-once" => {
-                let mark = std::env::args().next().expect("a program") + ".was-short";
-                if !Path::new(&mark).exists() {
-                    File::create(mark).expect("create");
-                    std::process::exit(11);
-                }
-            }
+            "short-of-memory-once" if is_first("was-short") => std::process::exit(11),
             "bad-reply" => self.reply(1, "42"),
             "no-meter" => self.send(b".[\"ok\",null]"),
             "bad-syscall" => self.send(b"?[\"syscall\",%%%%]"),
