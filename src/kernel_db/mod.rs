@@ -385,6 +385,7 @@ fn uri_path(path: &Path) -> String {
 #[expect(clippy::disallowed_methods, reason = "the database is one of the test's own")]
 mod tests {
     use super::*;
+    use rusqlite::params;
 
     #[test]
     fn paths_survive_the_uri() {
@@ -395,5 +396,37 @@ mod tests {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let db = Connection::open_with_flags(uri, flags).expect("open");
         db.prepare("SELECT x FROM t").expect("the table is there");
+    }
+
+    /// SQLite follows a large value to its end where only its presence is asked for in another way.
+    #[test]
+    fn a_look_at_the_rows_does_not_read_images() {
+        const IMAGE_BYTES: usize = 32 << 20;
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("swingstore.sqlite");
+        let writer = Connection::open(&path).expect("create");
+        let schema = "CREATE TABLE snapshots (vatID, snapPos, inUse, hash, uncompressedSize, compressedSize, compressedSnapshot);
+            CREATE TABLE bundles (bundleID, bundle)";
+        writer.execute_batch(schema).expect("write");
+        let bytes = vec![7_u8; IMAGE_BYTES];
+        let hash = "7".repeat(64);
+        writer.execute("INSERT INTO snapshots VALUES ('v1', 9, 1, ?, 9, 9, ?)", params![hash, bytes]).expect("write");
+        writer.execute("INSERT INTO bundles VALUES ('b0-lockdown', ?)", [bytes]).expect("write");
+        drop(writer);
+        let read = || {
+            let io = std::fs::read_to_string("/proc/thread-self/io").expect("read");
+            let bytes = io.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("what was read");
+            bytes.parse::<usize>().expect("a number")
+        };
+        let before = read();
+        let reader = Connection::open(&path).expect("open");
+        let reader = Reader::new(&reader, Access::Live);
+        let snapshots = reader.snapshots().expect("rows");
+        assert!(snapshots.len() == 1 && snapshots[0].has_image, "{snapshots:?}");
+        assert!(
+            reader.snapshot(&crate::transcript::VatId::new("v1"), 9).expect("a row").is_some_and(|row| row.has_image)
+        );
+        assert!(reader.bundles().expect("rows")[0].is_present);
+        assert!(read() - before < IMAGE_BYTES / 10, "{} bytes were read", read() - before);
     }
 }

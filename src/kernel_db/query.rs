@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
     /// When SQLite fails.
     pub fn snapshots(&self) -> rusqlite::Result<Vec<SnapshotRow>> {
         let mut statement = self.db.prepare(
-            "SELECT vatID, snapPos, hash, compressedSnapshot IS NOT NULL, uncompressedSize FROM snapshots ORDER BY vatID, snapPos",
+            "SELECT vatID, snapPos, hash, octet_length(compressedSnapshot) IS NOT NULL, uncompressedSize FROM snapshots ORDER BY vatID, snapPos",
         )?;
         let mut rows = statement.query([])?;
         let mut snapshots: Vec<SnapshotRow> = Vec::new();
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
     /// When SQLite fails.
     pub fn snapshot(&self, vat: &VatId, at: Position) -> rusqlite::Result<Option<SnapshotRow>> {
         let mut statement = self.db.prepare_cached(
-            "SELECT vatID, snapPos, hash, compressedSnapshot IS NOT NULL, uncompressedSize FROM snapshots \
+            "SELECT vatID, snapPos, hash, octet_length(compressedSnapshot) IS NOT NULL, uncompressedSize FROM snapshots \
              WHERE vatID = ? AND snapPos = ?",
         )?;
         let row = statement.query_row(params![vat.as_str(), signed(at)], |row| Ok(snapshot_row(row))).optional()?;
@@ -199,7 +199,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When SQLite fails.
     pub fn bundles(&self) -> rusqlite::Result<Vec<BundleRow>> {
-        let mut statement = self.db.prepare("SELECT bundleID, bundle IS NOT NULL FROM bundles ORDER BY bundleID")?;
+        let mut statement =
+            self.db.prepare("SELECT bundleID, octet_length(bundle) IS NOT NULL FROM bundles ORDER BY bundleID")?;
         let rows = statement.query_map([], |row| {
             Ok(text_of(row.get_ref(0)?).and_then(|id| Some(BundleRow { id, is_present: row.get(1).ok()? })))
         })?;
