@@ -1,14 +1,18 @@
 //! Heap snapshot images in memory: read from a gzip or written by a worker, and proved by their sha256.
 //!
-//! An image is an anonymous memory file: a worker writes one and another reads it without a copy on disk. It is sealed
-//! before it is hashed, so that the bytes that were proved are the bytes that the next worker gets.
+//! An image is an anonymous memory file. Only we write it: what a worker saves comes through a pipe, is hashed and put there,
+//! and the next worker gets it to read. So the bytes that were proved are the bytes that the next worker gets.
 //!
-//! Owns the limits on an image's size. It must never trust a size that it was told.
+//! Owns the limits on an image's size, and the memory of images that are no longer needed ([`keep_memory`]). It must never trust a
+//! size that it was told.
 
+use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Read, Write};
+use std::marker::PhantomData;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use sha2::{Digest, Sha256};
@@ -18,7 +22,8 @@ use crate::transcript::{Hash256, sha256};
 /// No image is larger. The engine's heap ends at 2 GiB; the largest images seen on a chain are some 100 MB.
 pub const IMAGE_BYTES_MAX: u64 = 2 << 30;
 
-const CHUNK: usize = 256 * 1024;
+/// Small enough to stay in the cache between being read and being hashed.
+const CHUNK: usize = 64 * 1024;
 
 /// A larger image is inflated bit by bit, not in one go, so that the driver's memory stays bounded.
 const AT_ONCE_BYTES_MAX: u64 = 256 << 20;
@@ -52,10 +57,10 @@ pub enum ImageError {
     Io(#[from] io::Error),
 }
 
-/// An image whose sha256 is known and whose bytes can no longer change.
+/// An image whose sha256 is known and whose bytes do not change.
 #[derive(Debug)]
 pub struct Image {
-    file: File,
+    file: Arc<File>,
     hash: Hash256,
     bytes: u64,
 }
@@ -87,7 +92,11 @@ impl Image {
     }
 
     /// The image, if the gzip holds the one that is wanted and is not too large for this.
-    fn inflate_at_once(gzip: &[u8], recorded: Hash256, recorded_bytes: Option<u64>) -> io::Result<Option<Self>> {
+    fn inflate_at_once(
+        gzip: &[u8],
+        recorded: Hash256,
+        recorded_bytes: Option<u64>,
+    ) -> Result<Option<Self>, ImageError> {
         // A gzip ends with its size, modulo 2^32.
         let stated = gzip.last_chunk().map_or(0, |size| u64::from(u32::from_le_bytes(*size)));
         let bytes = recorded_bytes.unwrap_or(stated);
@@ -102,10 +111,9 @@ impl Image {
         {
             return Ok(None);
         }
-        let mut file = memory_file()?;
-        file.write_all(&image)?;
-        seal(&file)?;
-        Ok(Some(Self { file, hash: recorded, bytes }))
+        let mut intake = Intake::new()?;
+        intake.put(&image)?;
+        Ok(Some(intake.finish_as(recorded)?))
     }
 
     /// Reads from a decoder, and proves that what comes is the image that is wanted.
@@ -114,30 +122,25 @@ impl Image {
     /// When the decoder finds damage, or it is too large or another image.
     pub fn read(mut decoder: impl Read, recorded: Hash256, recorded_bytes: Option<u64>) -> Result<Self, ImageError> {
         let bytes_max = recorded_bytes.unwrap_or(IMAGE_BYTES_MAX).min(IMAGE_BYTES_MAX);
-        let mut file = memory_file()?;
-        let mut hasher = Sha256::new();
+        let mut intake = Intake::new()?;
         let mut chunk = vec![0; CHUNK];
-        let mut bytes = 0;
         loop {
             let read = match decoder.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(ImageError::Gzip { bytes, source }),
+                Err(source) => return Err(ImageError::Gzip { bytes: intake.bytes, source }),
             };
-            bytes += read as u64;
-            if bytes > bytes_max {
+            if intake.bytes + read as u64 > bytes_max {
                 return Err(ImageError::TooLarge(bytes_max));
             }
-            hasher.update(&chunk[..read]);
-            file.write_all(&chunk[..read])?;
+            intake.add(&chunk[..read])?;
         }
-        let found = Hash256::from_digest(hasher);
-        if found != recorded {
-            return Err(ImageError::Hash { recorded, found });
+        let image = intake.finish()?;
+        if image.hash != recorded {
+            return Err(ImageError::Hash { recorded, found: image.hash });
         }
-        seal(&file)?;
-        Ok(Self { file, hash: found, bytes })
+        Ok(image)
     }
 
     /// The sha256 of the image.
@@ -152,7 +155,7 @@ impl Image {
         self.bytes
     }
 
-    /// Writes the image somewhere. The offset that workers read at is not touched.
+    /// Writes the image somewhere.
     ///
     /// # Errors
     /// When it can't be read or written.
@@ -170,69 +173,131 @@ impl Image {
         Ok(())
     }
 
-    /// The file for a worker to read, at its start.
-    ///
-    /// The offset is shared with every process that has the file, so one worker at a time may read it.
+    /// A file for a worker to read, from its start, and not to write.
     ///
     /// # Errors
-    /// When the system refuses to seek.
-    pub fn rewound(&self) -> io::Result<BorrowedFd<'_>> {
-        (&self.file).seek(SeekFrom::Start(0))?;
-        Ok(self.file.as_fd())
+    /// When the system has no descriptor left, or no `/proc`.
+    pub fn to_read(&self) -> io::Result<File> {
+        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 }
 
-/// An empty memory file for a worker to write its snapshot into.
-#[derive(Debug)]
-pub struct BlankImage(File);
+impl Drop for Image {
+    fn drop(&mut self) {
+        // At the end of the thread there is nothing left to keep it for.
+        let _ = KEPT.try_with(|kept| {
+            if let Some(spare) = kept.borrow_mut().as_mut() {
+                spare.get_or_insert_with(|| Arc::clone(&self.file));
+            }
+        });
+    }
+}
 
-impl BlankImage {
-    /// Makes one.
+/// An image that is coming: hashed and kept as it comes.
+#[derive(Debug)]
+pub struct Intake {
+    file: Arc<File>,
+    hasher: Sha256,
+    bytes: u64,
+    chunk: Vec<u8>,
+}
+
+impl Intake {
+    /// Makes room for one.
     ///
     /// # Errors
     /// When the system gives none.
     pub fn new() -> io::Result<Self> {
-        memory_file().map(Self)
+        let spare = KEPT.with(|kept| kept.borrow_mut().as_mut().and_then(Option::take));
+        let file = match spare.and_then(Arc::into_inner) {
+            Some(spare) => spare,
+            None => memory_file()?,
+        };
+        Ok(Self { file: Arc::new(file), hasher: Sha256::new(), bytes: 0, chunk: Vec::new() })
     }
 
-    /// The descriptor that the worker gets.
-    #[must_use]
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// Ends the writing, whoever still has the file open, and hashes what was written.
+    /// Takes what a pipe has to give, once; how many bytes that was.
     ///
     /// # Errors
-    /// When the system fails, or the file is larger than an image can be.
-    pub fn finish(self) -> Result<Image, ImageError> {
-        seal(&self.0)?;
-        let bytes = self.0.metadata()?.len();
-        if bytes > IMAGE_BYTES_MAX {
+    /// When the pipe or the system fails, or the image is larger than one can be.
+    pub fn take(&mut self, mut from: impl Read) -> Result<usize, ImageError> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        chunk.resize(CHUNK, 0);
+        let read = from.read(&mut chunk)?;
+        self.add(&chunk[..read])?;
+        self.chunk = chunk;
+        Ok(read)
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
+        self.hasher.update(bytes);
+        self.put(bytes)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
+        if self.bytes + bytes.len() as u64 > IMAGE_BYTES_MAX {
             return Err(ImageError::TooLarge(IMAGE_BYTES_MAX));
         }
-        let mut hasher = Sha256::new();
-        let mut chunk = vec![0; CHUNK];
-        let mut offset = 0;
-        while offset < bytes {
-            let read = self.0.read_at(&mut chunk, offset)?;
-            if read == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            hasher.update(&chunk[..read]);
-            offset += read as u64;
+        self.file.write_all_at(bytes, self.bytes)?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The image, now that there is no more of it.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn finish(mut self) -> Result<Image, ImageError> {
+        let hash = Hash256::from_digest(std::mem::take(&mut self.hasher));
+        self.finish_as(hash)
+    }
+
+    fn finish_as(self, hash: Hash256) -> Result<Image, ImageError> {
+        // What the file held before may have been longer.
+        self.file.set_len(self.bytes)?;
+        if !is_memory_kept() {
+            seal(&self.file)?;
         }
-        Ok(Image { file: self.0, hash: Hash256::from_digest(hasher), bytes })
+        Ok(Image { file: self.file, hash, bytes: self.bytes })
     }
 }
 
-/// A memory file that cannot be run: a worker writes what it likes into one.
+thread_local! {
+    /// `Some` where memory is kept; in it the memory of an image that is no longer needed.
+    static KEPT: RefCell<Option<Option<Arc<File>>>> = const { RefCell::new(None) };
+}
+
+/// As long as this is there, the memory of an image that this thread no longer needs is kept for its next one: to be given
+/// memory by the system and to give it back costs more than to write it.
+///
+/// Images are not sealed meanwhile. A worker that could open its image for writing could then change it: it needs a cage.
+#[derive(Debug)]
+pub struct KeptMemory(PhantomData<*const ()>);
+
+/// Begins to keep memory, of one image at most.
+#[must_use]
+pub fn keep_memory() -> KeptMemory {
+    KEPT.set(Some(None));
+    KeptMemory(PhantomData)
+}
+
+impl Drop for KeptMemory {
+    fn drop(&mut self) {
+        let _ = KEPT.try_with(RefCell::take);
+    }
+}
+
+fn is_memory_kept() -> bool {
+    KEPT.with(|kept| kept.borrow().is_some())
+}
+
+/// A memory file that nobody else can open for writing, and that cannot be run.
 fn memory_file() -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Linux before 6.3 does not know the flag; there the mode can be changed back, by its owner.
     let file = memfd_create("spanwatch-image", flags | MemfdFlags::NOEXEC_SEAL)
         .or_else(|_| memfd_create("spanwatch-image", flags))?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o600))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o400))?;
     Ok(File::from(file))
 }
 
@@ -254,10 +319,16 @@ mod tests {
     }
 
     fn content(image: &Image) -> Vec<u8> {
-        image.rewound().expect("seek");
         let mut bytes = Vec::new();
-        (&image.file).read_to_end(&mut bytes).expect("read");
+        image.to_read().expect("a file").read_to_end(&mut bytes).expect("read");
         bytes
+    }
+
+    fn intake(bytes: &[u8]) -> Image {
+        let mut intake = Intake::new().expect("memory");
+        let mut from = bytes;
+        while intake.take(&mut from).expect("memory") > 0 {}
+        intake.finish().expect("an image")
     }
 
     #[test]
@@ -306,14 +377,46 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_wrote_is_sealed_before_it_is_hashed() {
-        let blank = BlankImage::new().expect("memory");
-        let mut worker_side = File::from(blank.as_fd().try_clone_to_owned().expect("dup"));
-        worker_side.write_all(b"heap").expect("write");
-        let image = blank.finish().expect("an image");
-        assert_eq!(image.hash(), sha256(b"heap"));
-        worker_side.write_all(b"more").expect_err("sealed");
-        assert_eq!(content(&image), b"heap");
+    fn what_comes_is_hashed_and_can_only_be_read() {
+        for bytes in [&b"heap"[..], &vec![7; 2 * CHUNK + 1]] {
+            let image = intake(bytes);
+            assert_eq!((image.hash(), image.bytes()), (sha256(bytes), bytes.len() as u64));
+            assert_eq!(content(&image), bytes);
+            image.to_read().expect("a file").write_all(b"more").expect_err("not for writing");
+            image.file.write_all_at(b"more", 0).expect_err("sealed");
+        }
+    }
+
+    #[test]
+    fn what_never_ends_is_refused() {
+        let mut intake = Intake::new().expect("memory");
+        // A hole, so that the test needs no memory.
+        intake.bytes = IMAGE_BYTES_MAX - 3;
+        assert_eq!(intake.take(&b"123"[..]).expect("just as large"), 3);
+        assert!(matches!(intake.take(&b"4"[..]), Err(ImageError::TooLarge(IMAGE_BYTES_MAX))));
+    }
+
+    #[test]
+    fn memory_is_used_again_and_nothing_of_it_is_left() {
+        let number = |image: &Image| image.file.as_raw_fd();
+        let kept = keep_memory();
+        let long = intake(&[7; 100]);
+        let first = number(&long);
+        let beside = intake(b"another");
+        assert_ne!(number(&beside), first);
+        drop(long);
+        let short = intake(b"short");
+        assert_eq!((number(&short), content(&short)), (first, b"short".to_vec()));
+        assert_eq!(short.hash(), sha256(b"short"));
+        short.to_read().expect("a file").write_all(b"more").expect_err("not for writing");
+        let longer = vec![8; CHUNK];
+        drop(short);
+        drop(beside);
+        let longer_image = intake(&longer);
+        assert_eq!((number(&longer_image), content(&longer_image)), (first, longer));
+        drop(kept);
+        let after = intake(b"after");
+        after.file.write_all_at(b"x", 0).expect_err("sealed");
     }
 
     proptest! {

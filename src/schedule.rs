@@ -19,7 +19,7 @@ use crate::archive::Archives;
 use crate::capture::Captures;
 use crate::evidence::{EvidenceError, Keeper, Kept, Witness};
 use crate::forensics::heaps;
-use crate::image::Image;
+use crate::image::{Image, keep_memory};
 use crate::judge::{Court, judge};
 use crate::kernel_db::KernelDb;
 use crate::neighbour::batch_scheduling;
@@ -29,9 +29,9 @@ use crate::span::{Beginning, Source, Span, SpanText, blank_beginning, image_at_e
 use crate::transcript::{Hash256, Position, SpanId};
 use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};
 
-/// One run of units on a thread has at most this share of the spans that are left, so that no thread waits long for the last
-/// one.
-const RUN_SHARE: usize = 8;
+/// Where there are several threads, one run of units has at most this share of what is left for each of them, so that none waits
+/// long for the last one.
+const RUN_SHARE: usize = 4;
 /// But it may have as many as this.
 const RUN_SPANS_MIN: usize = 4;
 /// Nor has it more than this: their reports wait for those before them.
@@ -134,7 +134,7 @@ pub fn run(
     jobs: NonZeroUsize,
     mut report: impl FnMut(&SpanReport) -> ControlFlow<()>,
 ) {
-    let runs = runs(units, context.programs.len());
+    let runs = runs(units, context.programs.len(), jobs);
     let tasks = runs.len() * context.programs.len();
     let next = AtomicUsize::new(0);
     let cores = usable_cores();
@@ -146,6 +146,8 @@ pub fn run(
             let core = if jobs.get() <= cores.len() { cores.get(job).copied() } else { None };
             scope.spawn(move || {
                 pin(core);
+                let is_caged = context.programs.iter().all(|program| program.cage.is_solitary());
+                let _kept = is_caged.then(keep_memory);
                 // The worker goes on until it has nothing more to do, instead of making room for us at each syscall.
                 let _ = batch_scheduling();
                 loop {
@@ -206,13 +208,18 @@ fn pin(core: Option<usize>) {
     }
 }
 
-/// Which units are replayed in order on one thread. Depends on the plan alone, as all that follows from it must.
-fn runs(units: &[Unit], programs: usize) -> Vec<Range<usize>> {
+/// Which units are replayed in order on one thread. Depends on what was asked for alone, not on who is done when, as all that
+/// follows from it must.
+fn runs(units: &[Unit], programs: usize, jobs: NonZeroUsize) -> Vec<Range<usize>> {
     let mut left: usize = units.iter().map(Vec::len).sum();
     let mut runs = Vec::new();
     let mut start = 0;
     while start < units.len() {
-        let most = (left / RUN_SHARE).clamp(RUN_SPANS_MIN, RUN_SPANS_MAX);
+        let most = match jobs.get() {
+            // Nobody waits, so each image is read that no span gives, and no other.
+            1 => usize::MAX,
+            jobs => (left / jobs / RUN_SHARE).clamp(RUN_SPANS_MIN, RUN_SPANS_MAX),
+        };
         let (mut end, mut spans) = (start + 1, units[start].len());
         // With several workers the reports of each unit come worker by worker.
         while programs == 1 && end < units.len() && goes_on(&units[end - 1], &units[end]) {
@@ -433,19 +440,24 @@ mod tests {
     fn runs_cover_the_plan_and_become_shorter() {
         let mut units: Vec<Unit> = (0..64).map(|number| unit("v1", number)).collect();
         units.extend((0..3).map(|number| unit("v2", number)));
-        let all = runs(&units, 1);
+        let two = NonZeroUsize::MIN.saturating_add(1);
+        let all = runs(&units, 1, two);
         assert_eq!(all.iter().cloned().flatten().collect::<Vec<_>>(), (0..67).collect::<Vec<_>>());
         let lengths: Vec<usize> = all.iter().map(Range::len).collect();
         assert_eq!(lengths[..3], [8, 7, 6], "{lengths:?}");
         assert!(lengths[..13].is_sorted_by(|one, other| one >= other), "{lengths:?}");
         assert!(lengths.ends_with(&[4, 4, 1, 3]), "{lengths:?}");
         assert!(all.iter().all(|run| run.end <= 64 || run.start >= 64), "a run is of one vat: {all:?}");
-        assert_eq!(runs(&units, 2).len(), units.len());
+        assert_eq!(runs(&units, 2, two).len(), units.len());
+        assert_eq!(runs(&units, 1, NonZeroUsize::MIN), [0..64, 64..67]);
     }
 
     #[test]
     fn runs_are_of_spans_that_follow_one_another() {
         let units: Vec<Unit> = (0..100).map(|number| unit("v1", 2 * number)).collect();
-        assert_eq!(runs(&units, 1).len(), units.len());
+        for jobs in 1..4 {
+            let jobs = NonZeroUsize::new(jobs).expect("some");
+            assert_eq!(runs(&units, 1, jobs).len(), units.len());
+        }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -44,6 +44,21 @@ impl Channel {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// Waits until this pipe has something, or another one of the same worker does; whether it is only that one.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn is_idle_beside(&self, other: &impl AsFd) -> io::Result<bool> {
+        let mut fds = vec![PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(other, PollFlags::IN)];
+        fds.extend(self.process.as_ref().map(|process| PollFd::new(process, PollFlags::IN)));
+        while let Err(error) = poll(&mut fds, None) {
+            if error != Errno::INTR {
+                return Err(error.into());
+            }
+        }
+        Ok(fds[0].revents().is_empty() && fds[1].revents().contains(PollFlags::IN))
     }
 
     /// Does something with the pipe as soon as that can be done; `ended` if the process ends first.

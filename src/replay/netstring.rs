@@ -47,6 +47,16 @@ impl<R: Read> NetstringReader<R> {
         Self { from, buffer: vec![0; READ_BYTES], start: 0, end: 0 }
     }
 
+    /// Whether all that was read was given as messages.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// What it reads from.
+    pub fn source(&self) -> &R {
+        &self.from
+    }
+
     /// The next message; blocks until it is there.
     ///
     /// # Errors

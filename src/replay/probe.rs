@@ -69,8 +69,9 @@ pub(super) fn probe(cage: &Cage, limits: &Limits) -> Answer {
         if found.is_none() {
             return Ok(());
         }
+        worker.expect_image()?;
         command(&mut worker, b"w@7", &mut found)?;
-        let image = worker.take_image().map_err(|error| WorkerError::System(error.to_string()))?;
+        let image = worker.take_image()?;
         drop(worker);
         command(&mut start(cage, Some(&image), limits)?, b"R", &mut found)
     });

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid};
 
 use super::watch::{Limits, Stopped, Watch, Watcher};
-use crate::image::{BlankImage, IMAGE_BYTES_MAX};
+use crate::image::{IMAGE_BYTES_MAX, Intake};
 use crate::sandbox::{Cage, Inmate, Member, Pipes, Resources, SpawnError};
 
 /// How long a worker that closed its pipe may take to end.
@@ -183,15 +183,22 @@ impl Drop for Process {
     }
 }
 
-/// Runs a program as a worker that nobody talks to, until it ends or reaches a limit.
+/// Runs a program as a worker that nobody talks to, with an empty image, until it ends or reaches a limit.
 ///
 /// # Errors
 /// When it can't be started.
 pub fn run_alone(cage: &Cage, arguments: &[impl AsRef<OsStr>], limits: &Limits) -> Result<End, SpawnError> {
     let (commands, _to) = pipe()?;
     let (_from, replies) = pipe()?;
-    let save = BlankImage::new()?;
-    let ends = Ends { commands: commands.as_fd(), replies: replies.as_fd(), save: Some(save.as_fd()), load: None };
+    let (_saved, save) = pipe()?;
+    let image = Intake::new().and_then(|intake| intake.finish().map_err(io::Error::other))?;
+    let load = image.to_read()?;
+    let ends = Ends {
+        commands: commands.as_fd(),
+        replies: replies.as_fd(),
+        save: Some(save.as_fd()),
+        load: Some(load.as_fd()),
+    };
     let mut process = Process::start(cage, arguments, &ends, limits)?;
     process.awaiting(|| process.wait(None));
     Ok(process.end())

@@ -312,15 +312,13 @@ impl Session {
     /// Has the worker save its heap, and compares that with what is recorded.
     fn save(&mut self, recorded: Option<Hash256>) -> Result<(), Stop> {
         self.worker.begin_delivery();
+        self.worker.expect_image().map_err(|error| self.stop(error))?;
         let reply = self.command(&[b"w@7"], None)?;
         let stated = match reply.body {
             Ok(body) => shown(&body),
             Err(exception) => return Err(self.protocol(format!("asked for a snapshot it threw {exception}"))),
         };
-        let image = match self.worker.take_image() {
-            Ok(image) => image,
-            Err(error) => return Err(Stop::Failed(Failure::System(format!("failed to take the snapshot: {error}")))),
-        };
+        let image = self.worker.take_image().map_err(|error| self.stop(error))?;
         if stated != image.bytes().to_string() {
             let said = format!("it said that it wrote a snapshot of {stated} bytes, and wrote {}", image.bytes());
             return Err(self.protocol(said));

@@ -1,6 +1,7 @@
 //! A worker that can be talked to: the process with its pipes, in the terms of the protocol.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -10,12 +11,15 @@ use super::message::{self, FromWorker, MessageError};
 use super::netstring::{NetstringError, NetstringReader, write_netstring};
 use super::process::{Ends, Process, describe, pipe, signal_name};
 use super::watch::{Limits, Stopped};
-use crate::image::{BlankImage, Image, ImageError};
+use crate::image::{IMAGE_BYTES_MAX, Image, ImageError, Intake};
 use crate::sandbox::{Cage, SpawnError};
 
 /// The limit that the kernel gives to the worker of a metered vat, in computrons for each delivery
 /// (`DEFAULT_CRANK_METERING_LIMIT` in `@agoric/xsnap/src/xsnap.js`).
 const METERED_LIMIT: &str = "100000000";
+
+/// How much of an image the worker writes before it waits for us.
+const IMAGE_PIPE_BYTES: usize = 256 * 1024;
 
 /// How a worker is started for one span.
 #[derive(Debug)]
@@ -38,7 +42,10 @@ pub struct Worker {
     process: Process,
     commands: Channel,
     replies: NetstringReader<Channel>,
-    save: Option<BlankImage>,
+    /// What it writes its heap into; never waited for by reading.
+    saved: File,
+    /// Set from the moment on in which it may be told to save its heap.
+    intake: Option<Intake>,
 }
 
 /// Why a worker did not answer.
@@ -105,8 +112,11 @@ impl Worker {
     pub fn start(start: &WorkerStart<'_>) -> Result<Self, SpawnError> {
         let (command_reader, commands) = pipe()?;
         let (replies, reply_writer) = pipe()?;
-        let save = BlankImage::new()?;
-        let load = start.image.map(Image::rewound).transpose()?;
+        let (saved, save) = pipe()?;
+        rustix::io::ioctl_fionbio(&saved, true).map_err(io::Error::from)?;
+        // Where so much is not to be had, there are only more turns.
+        let _ = rustix::pipe::fcntl_setpipe_size(&saved, IMAGE_PIPE_BYTES);
+        let load = start.image.map(Image::to_read).transpose()?;
         let mut arguments = vec![format!("{}:spanwatch", start.vat)];
         if load.is_some() {
             arguments.extend(["-r".to_owned(), "@8:spanwatch".to_owned()]);
@@ -114,14 +124,18 @@ impl Worker {
         if start.is_metered {
             arguments.extend(["-l".to_owned(), METERED_LIMIT.to_owned()]);
         }
-        let ends =
-            Ends { commands: command_reader.as_fd(), replies: reply_writer.as_fd(), save: Some(save.as_fd()), load };
+        let ends = Ends {
+            commands: command_reader.as_fd(),
+            replies: reply_writer.as_fd(),
+            save: Some(save.as_fd()),
+            load: load.as_ref().map(File::as_fd),
+        };
         let process = Process::start(start.cage, &arguments, &ends, start.limits)?;
         // What the worker could start might keep its pipes open.
         let ended = || if start.cage.is_solitary() { Ok(None) } else { process.pidfd().map(Some) };
         let commands = Channel::new(commands, ended()?)?;
         let replies = NetstringReader::new(Channel::new(replies, ended()?)?);
-        Ok(Self { process, commands, replies, save: Some(save) })
+        Ok(Self { process, commands, replies, saved: File::from(saved), intake: None })
     }
 
     /// Says that the next delivery begins.
@@ -160,7 +174,13 @@ impl Worker {
     /// # Errors
     /// When the worker is gone or says what no worker says.
     pub fn receive(&mut self) -> Result<FromWorker<'_>, WorkerError> {
-        let Self { process, replies, .. } = self;
+        let Self { process, replies, saved, intake, .. } = self;
+        if let Some(intake) = intake {
+            // It waits for room for its image before it says that it is done.
+            while replies.is_empty() && process.awaiting(|| replies.source().is_idle_beside(saved))? {
+                while take(intake, saved)? {}
+            }
+        }
         match process.awaiting(|| replies.next_message()) {
             Ok(message) => Ok(message::parse(message)?),
             Err(NetstringError::Closed | NetstringError::Cut) => Err(end_of(process)),
@@ -176,12 +196,36 @@ impl Worker {
         self.process.said()
     }
 
-    /// Takes the image that the worker has written, which can be done once.
+    /// Gets ready for the image that the worker will write when it is told to.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn expect_image(&mut self) -> Result<(), WorkerError> {
+        self.intake = Some(Intake::new()?);
+        Ok(())
+    }
+
+    /// Takes the image that the worker has written, after it said so: it was expected, and can be taken once.
     ///
     /// # Errors
     /// When there is none, or it is too large.
-    pub fn take_image(&mut self) -> Result<Image, ImageError> {
-        self.save.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?.finish()
+    pub fn take_image(&mut self) -> Result<Image, WorkerError> {
+        let mut intake = self.intake.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        while take(&mut intake, &mut self.saved)? {}
+        intake.finish().map_err(|error| WorkerError::System(error.to_string()))
+    }
+}
+
+/// Takes what there is of an image; whether there was something.
+fn take(intake: &mut Intake, saved: &mut File) -> Result<bool, WorkerError> {
+    match intake.take(saved) {
+        Ok(bytes) => Ok(bytes > 0),
+        Err(ImageError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(ImageError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+        Err(ImageError::TooLarge(_)) => {
+            Err(WorkerError::Limit(format!("it wrote an image of more than {IMAGE_BYTES_MAX} bytes")))
+        }
+        Err(error) => Err(WorkerError::System(error.to_string())),
     }
 }
 
@@ -205,7 +249,7 @@ fn end_of(process: &mut Process) -> WorkerError {
             let which = "seccomp, which does not allow a system call that it made; the kernel's log names it";
             WorkerError::Sandbox(which.to_owned())
         }
-        (_, Some(libc::SIGXFSZ)) => WorkerError::Limit("the image that it wrote grew too large".to_owned()),
+        (_, Some(libc::SIGXFSZ)) => WorkerError::Limit("a file that it wrote grew too large".to_owned()),
         // What a fault in the program itself brings about; the others come from outside.
         (_, Some(libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP))
         | (Some(_), None) => {

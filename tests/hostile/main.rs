@@ -125,7 +125,8 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
         Came::from(unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) })
     }),
-    ("tune-descriptors", |_| Came::from(unsafe { libc::fcntl(7, libc::F_ADD_SEALS, 0) })),
+    ("tune-descriptors", |_| Came::from(unsafe { libc::fcntl(7, libc::F_SETPIPE_SZ, 1 << 20) })),
+    ("write-its-base", |_| open(c"/proc/self/fd/8", libc::O_RDWR)),
     ("type-on-terminal", |_| Came::from(unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) })),
     ("32-bit-call", |_| thirty_two_bit_getpid()),
     ("x32-call", |_| unsafe { libc::syscall(0x4000_0000 | libc::SYS_getppid) }),

@@ -81,8 +81,6 @@ const IN_THE_CAGE: &[(&str, &str)] = &[
     ("leave-a-child", "failed/sandbox"),
     ("leave-a-stray", "failed/sandbox"),
     ("close-pipes", "failed/sandbox"),
-    // The first process of a namespace is not killed for writing too much: the write fails.
-    ("huge-image", "failed/worker_io"),
 ];
 
 #[test]

@@ -38,14 +38,16 @@ const comparable = message => message.replace(/"timestamps":\[[^\]]*\]/, '');
 const run = async (record, recording, scratch, span) => {
   const from = path.join(recording, `${span.vatID}.${span.start}`);
   const { program, args } = JSON.parse(fs.readFileSync(path.join(from, 'args.json'), 'utf8'));
-  const [output, image] = ['out', 'image'].map(name => path.join(scratch, name));
+  const [output, image, base] = ['out', 'image', 'base'].map(name => path.join(scratch, name));
   const isBlank = span.start === 0 || !args.includes('-r');
+  // Read from a disk it would cost the worker more.
+  if (!isBlank) fs.copyFileSync(path.join(from, 'image'), base);
   const null_ = fs.openSync('/dev/null', 'r+');
   const fds = [
     fs.openSync(path.join(from, 'in'), 'r'),
     fs.openSync(output, 'w'),
     fs.openSync(image, 'w'),
-    isBlank ? null_ : fs.openSync(path.join(from, 'image'), 'r'),
+    isBlank ? null_ : fs.openSync(base, 'r'),
   ];
   const [commands, replies, save, load] = fds;
   const stdio = [null_, null_, null_, commands, replies, null_, null_, save, load];
