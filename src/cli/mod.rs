@@ -232,6 +232,7 @@ impl WorkerArgs {
             time_zone: zone,
             group: Group::delegated(),
             policy: None,
+            huge_pages: true,
         };
         if self.sandbox == Mode::Off {
             tracing::warn!("the sandbox is off: the code that vats run can do whatever this user can (--sandbox)");

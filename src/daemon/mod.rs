@@ -82,6 +82,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         time_zone: config.worker.time_zone.clone().map(OsString::from),
         group: Group::delegated(),
         policy: None,
+        // A guest takes memory as it comes.
+        huge_pages: false,
     };
     let programs = WorkerProgram::find(&named, &[&here, db.path()], &settings, &limits(&config.worker))?;
     let store = Arc::new(Store::open(&config.state.dir)?);

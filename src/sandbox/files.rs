@@ -16,6 +16,10 @@ const LOADER_CACHE: &str = "/etc/ld.so.cache";
 /// code can catch.
 pub(super) const MAPS: &str = "/proc/self/maps";
 
+/// Where libc learns whether the system has huge pages for who asks for them, and of which size.
+const HUGE_PAGES: [&str; 2] =
+    ["/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"];
+
 /// Paths, each of a file that exists.
 #[derive(Debug, Default)]
 pub(super) struct Files {
@@ -26,11 +30,11 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Those that a program needs in a time zone.
-    pub(super) fn of(program: &Program, zone: &OsStr) -> Self {
+    /// Those that a program needs in a time zone, and to ask for huge pages.
+    pub(super) fn of(program: &Program, zone: &OsStr, huge_pages: bool) -> Self {
         let code = program.loader.iter().cloned().chain(program.libraries()).filter(|path| path.is_file()).collect();
-        let data = [LOADER_CACHE, LOCAL_ZONE, ZONES].map(PathBuf::from);
-        let data = data.into_iter().chain(zone_file(zone)).filter(|path| path.exists()).collect();
+        let data = [LOADER_CACHE, LOCAL_ZONE, ZONES].into_iter().chain(HUGE_PAGES.into_iter().filter(|_| huge_pages));
+        let data = data.map(PathBuf::from).chain(zone_file(zone)).filter(|path| path.exists()).collect();
         Self { code, data }
     }
 }
@@ -56,7 +60,7 @@ mod tests {
     #[test]
     fn only_what_is_there_is_named() {
         let program = Program::load(Path::new("/bin/sh")).expect("a shell");
-        let files = Files::of(&program, OsStr::new("UTC"));
+        let files = Files::of(&program, OsStr::new("UTC"), true);
         assert!(files.code.len() >= 2 && files.code.iter().all(|path| path.is_file()), "{files:?}");
         assert!(files.data.iter().all(|path| path.exists()), "{files:?}");
     }

@@ -134,6 +134,8 @@ pub struct Settings {
     pub policy: Option<String>,
     /// Where groups of processes with a limit on memory can be made.
     pub group: Option<Group>,
+    /// Whether workers ask for huge pages: faster, but the system may have to move other memory about to give them.
+    pub huge_pages: bool,
 }
 
 /// Why there is no cage.
@@ -185,7 +187,7 @@ impl Cage {
         let program = Program::load(program).map_err(CageError::Program)?;
         let is_off = settings.mode == Mode::Off;
         let zone = spawn::time_zone(&settings);
-        let files = if is_off { Files::default() } else { Files::of(&program, &zone) };
+        let files = if is_off { Files::default() } else { Files::of(&program, &zone, settings.huge_pages) };
         let layer = |layer| move |reason| CageError::Layer { layer, reason };
         let rules = if is_off { None } else { Some(Rules::new(&files).map_err(layer(Layer::Landlock))?) };
         let policy = settings.policy.as_deref().unwrap_or(POLICY);

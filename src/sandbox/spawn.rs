@@ -4,7 +4,7 @@
 //! `maps` among the files that it may read, its control group. Then it goes on until it is the worker, or tells which step
 //! failed.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -31,6 +31,7 @@ const START_MAX: Duration = Duration::from_secs(20);
 const DESCRIPTORS_MAX: u64 = 32;
 /// The system's own limit on a worker's processor time stands this far behind ours, which tells more.
 const CPU_MARGIN: Duration = Duration::from_secs(60);
+const HUGE_PAGES: &CStr = c"GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 /// How often a program is tried to be run while another process of ours still has it open for writing, and the pause.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
@@ -179,7 +180,9 @@ impl Cage {
         let zone = CString::new(zone.as_bytes()).map_err(io::Error::other)?;
         let mut argument_list: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
         argument_list.push(std::ptr::null());
-        let environment = [zone.as_ptr(), std::ptr::null()];
+        // libc asks for huge pages for the worker's heap then, where the system has them for who asks (glibc 2.35 and newer).
+        let huge_pages = if self.settings.huge_pages { HUGE_PAGES.as_ptr() } else { std::ptr::null() };
+        let environment = [zone.as_ptr(), huge_pages, std::ptr::null()];
 
         let Pipes { commands, replies, output, save, load } = *pipes;
         let null = out_of_the_way(null.as_fd())?;
