@@ -2,10 +2,11 @@
 // Measures `spanwatch verify` against the worker alone and against a verifier around the official driver; see README.md.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -16,8 +17,8 @@ const USAGE = `usage: node bench.mjs --spanwatch PATH [options]
 
   --spanwatch PATH  the program to measure
   --lab DIR         what \`lab.mjs --bench\` wrote [bench-data/bench beside this program]
-  --rounds N        how often everything is measured, in turn [5]
-  --only LIST       of floor, ours, all, off, node, those with commas [all of them]
+  --rounds N        how often everything is measured [5]
+  --only LIST       of floor, ours, off, node, alone, all, those with commas [all of them]
   --core N          the core for what is measured on one [0]
   --out FILE        where the figures go, as JSON [LAB/bench.json]`;
 
@@ -29,27 +30,77 @@ const median = values => {
 };
 const say = line => process.stdout.write(`${line}\n`);
 
+const childrenOf = pid =>
+  readdirSync(`/proc/${pid}/task`).flatMap(thread =>
+    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+  );
+
+// Parents first: who is stopped has no further children.
+const signalAll = (pid, signal) => {
+  try {
+    process.kill(pid, signal);
+    for (const child of childrenOf(pid)) signalAll(child, signal);
+  } catch (error) {
+    // It has just ended.
+    if (!['ENOENT', 'ESRCH'].includes(error.code)) throw error;
+  }
+};
+
+// Lets one of the programs that were added run at a time.
+const makeTurns = () => {
+  const waiting = [];
+  let isOver = false;
+  const go = async () => {
+    while (!isOver) {
+      const pid = waiting.shift();
+      if (pid) signalAll(pid, 'SIGCONT');
+      await setTimeout(TURN_MS);
+      if (pid && existsSync(`/proc/${pid}`)) {
+        signalAll(pid, 'SIGSTOP');
+        waiting.push(pid);
+      }
+    }
+  };
+  return {
+    add: pid => {
+      signalAll(pid, 'SIGSTOP');
+      waiting.push(pid);
+    },
+    remove: pid => waiting.includes(pid) && waiting.splice(waiting.indexOf(pid), 1),
+    over: () => {
+      isOver = true;
+    },
+    done: go(),
+  };
+};
+
 // Runs a program and hands each line of its output to `hear`, with its process number.
-const listen = async (command, args, hear) => {
+const listen = async (command, args, turns, hear) => {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  turns?.add(child.pid);
   const ended = once(child, 'exit');
   for await (const line of readline.createInterface({ input: child.stdout })) hear(JSON.parse(line), child.pid);
   const [status] = await ended;
+  turns?.remove(child.pid);
   if (status !== 0) throw Error(`${[command, ...args].join(' ')} ended with ${status}`);
 };
+
+// These take short turns on one core, so that the machine is equally fast for all of them. Only their processor time counts.
+const TOGETHER = ['floor', 'ours', 'off', 'node'];
+const TURN_MS = 500;
 
 const pinned = (core, command, ...args) => ['taskset', ['-c', `${core}`, command, ...args]];
 
 // The spans of one run, each with the processor time that the driver and the worker took, and figures of the run.
-const measureScript = async ([command, args]) => {
+const measureScript = async ([command, args], turns) => {
   const spans = [];
-  await listen(command, args, line => spans.push({ driver: 0, ...line }));
+  await listen(command, args, turns, line => spans.push({ driver: 0, ...line }));
   return { spans, wall: spans.reduce((sum, { wall }) => sum + wall, 0) };
 };
 
 // What the driver and its workers have used is looked at whenever it says that a span is done: spans come in order on one
 // thread. What it used before the first span began is its start.
-const measureOurs = async ([command, args]) => {
+const measureOurs = async ([command, args], turns) => {
   const began = performance.now();
   const spans = [];
   const run = {};
@@ -63,7 +114,7 @@ const measureOurs = async ([command, args]) => {
       if (error.code !== 'ENOENT' && error.code !== 'ESRCH') throw error;
     }
   };
-  await listen(command, args, (line, pid) => {
+  await listen(command, args, turns, (line, pid) => {
     timer ??= setInterval(look, 20, pid);
     if (line.type !== 'span') return;
     look(pid);
@@ -85,7 +136,7 @@ const main = async () => {
       spanwatch: { type: 'string' },
       lab: { type: 'string', default: path.join(here, 'bench-data', 'bench') },
       rounds: { type: 'string', default: '5' },
-      only: { type: 'string', default: 'floor,ours,all,off,node' },
+      only: { type: 'string', default: [...TOGETHER, 'alone', 'all'].join() },
       core: { type: 'string', default: '0' },
       out: { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -102,11 +153,12 @@ const main = async () => {
   const verify = (...more) => [spanwatch, 'verify', database, '--format', 'json', ...more];
   const unpinned = ([command, ...args]) => [command, args];
   const measures = {
-    floor: () => measureScript(pinned(core, process.execPath, script('floor.mjs'), database, recording)),
-    ours: () => measureOurs(pinned(core, ...verify('--jobs', '1'))),
-    off: () => measureOurs(pinned(core, ...verify('--jobs', '1', '--sandbox', 'off'))),
+    floor: turns => measureScript(pinned(core, process.execPath, script('floor.mjs'), database, recording), turns),
+    ours: turns => measureOurs(pinned(core, ...verify('--jobs', '1')), turns),
+    off: turns => measureOurs(pinned(core, ...verify('--jobs', '1', '--sandbox', 'off')), turns),
+    alone: () => measureOurs(pinned(core, ...verify('--jobs', '1'))),
     all: () => measureOurs(unpinned(verify())),
-    node: () => measureScript(pinned(core, process.execPath, script('baseline.mjs'), database)),
+    node: turns => measureScript(pinned(core, process.execPath, script('baseline.mjs'), database), turns),
   };
   if (!existsSync(path.join(recording, 'complete'))) {
     rmSync(recording, { recursive: true, force: true });
@@ -118,12 +170,20 @@ const main = async () => {
   let figures;
   const runs = Object.fromEntries(only.map(name => [name, []]));
   for (let round = 0; round < Number(values.rounds); round += 1) {
-    for (const name of only) {
-      const run = await measures[name]();
+    const measure = async (name, turns) => {
+      const run = await measures[name](turns);
       runs[name].push(run);
-      const load = os.loadavg()[0].toFixed(1);
-      process.stderr.write(`round ${round + 1}: ${name} ${run.wall.toFixed(1)} s, load ${load}\n`);
+      const used = total(run.spans, span => (span.worker === undefined ? 0 : cpu(span)));
+      process.stderr.write(`round ${round + 1}: ${name} ${run.wall.toFixed(1)} s, processor ${used.toFixed(1)} s\n`);
+    };
+    const turns = makeTurns();
+    try {
+      await Promise.all(only.filter(name => TOGETHER.includes(name)).map(name => measure(name, turns)));
+    } finally {
+      turns.over();
     }
+    await turns.done;
+    for (const name of only.filter(other => !TOGETHER.includes(other))) await measure(name);
     figures = summarize(runs, vats);
     writeFileSync(values.out || path.join(lab, 'bench.json'), `${JSON.stringify({ figures, runs }, null, 1)}\n`);
   }
@@ -134,12 +194,11 @@ const total = (spans, part) => spans.reduce((sum, span) => sum + part(span), 0);
 const cpu = ({ driver, worker }) => driver + worker;
 const spread = values => ({ median: median(values), least: Math.min(...values), most: Math.max(...values) });
 
-// Medians over the rounds, and of ratios the median of the ratios within each round. Processor time, as the machine may have
-// other things to do. The first span of a run of ours has its start-up in it, so it is left out everywhere.
+// Medians over the rounds, and of ratios the median of the ratios within each round. The first span of a run of ours has its start-up in it, so it is left out everywhere.
 const summarize = (runs, vats) => {
   const names = Object.fromEntries(Object.entries(vats).map(([name, id]) => [id, name]));
-  const sequential = ['floor', 'ours', 'off', 'node'].filter(name => runs[name]);
-  const reference = runs.ours || runs[sequential[0]];
+  const sequential = TOGETHER.filter(name => runs[name]);
+  const reference = runs.ours || Object.values(runs)[0];
   const isMeasured = span => span.worker !== undefined && !(span.vatID === reference[0].spans[0].vatID && span.start === 0);
   const groups = { 'all spans': () => true };
   for (const kind of ['initialize', 'short', 'long']) groups[kind] = span => classOf(span) === kind;
@@ -156,17 +215,14 @@ const summarize = (runs, vats) => {
         cpu: spread(runs[name].map(run => total(of(run), cpu))),
         worker: spread(runs[name].map(run => total(of(run), span => span.worker))),
         driver: spread(runs[name].map(run => total(of(run), span => span.driver))),
-        wall: spread(runs[name].map(run => total(of(run), span => span.wall))),
       };
     }
     const ratio = (one, other, of_) =>
       runs[one] && runs[other] && spread(runs[one].map((run, at) => of_(run) / of_(runs[other][at])));
     const sum = run => total(of(run), cpu);
-    const wall = run => total(of(run), span => span.wall);
     row.oursToFloor = ratio('ours', 'floor', sum);
     row.nodeToFloor = ratio('node', 'floor', sum);
     row.nodeToOurs = ratio('node', 'ours', sum);
-    row.oursToFloorWall = ratio('ours', 'floor', wall);
     row.sandbox = ratio('ours', 'off', sum);
     table[group] = row;
   }
@@ -174,7 +230,7 @@ const summarize = (runs, vats) => {
   return {
     table,
     wholeRun: Object.fromEntries(
-      ['ours', 'off', 'all']
+      ['alone', 'all']
         .filter(name => runs[name])
         .map(name => [
           name,
@@ -189,7 +245,7 @@ const summarize = (runs, vats) => {
           },
         ]),
     ),
-    allCores: runs.all && runs.ours && spread(runs.ours.map((run, at) => run.wall / runs.all[at].wall)),
+    allCores: runs.all && runs.alone && spread(runs.alone.map((run, at) => run.wall / runs.all[at].wall)),
     cores: os.availableParallelism(),
   };
 };
