@@ -126,21 +126,26 @@ impl WorkerProgram {
         let unusable = |source| LocateError::Unusable { path: path.to_owned(), source };
         let path = path.canonicalize().map_err(unusable)?;
         let no_cage = |reason: String| LocateError::NoCage { path: path.clone(), mode: settings.mode.label(), reason };
-        let prepare = || {
+        let prepare = |settings: &Settings| {
             Cage::prepare(&path, settings.clone()).map_err(|error| match error {
                 CageError::Program(source) => unusable(source),
                 error @ CageError::Layer { .. } => no_cage(error.to_string()),
             })
         };
-        let mut cage = prepare()?;
+        let mut cage = prepare(settings)?;
         let mut tried = version(&cage, limits);
+        // Huge pages want two more files in the worker's root, and a layer is worth more than speed.
+        if settings.huge_pages && matches!(&tried, Err(error) if error.layer == Some(Layer::Namespaces)) {
+            cage = prepare(&Settings { huge_pages: false, ..settings.clone() })?;
+            tried = version(&cage, limits);
+        }
         // Where there are no namespaces to be had, the base stands alone, if that may be.
         if let Err(error) = &tried
             && error.layer == Some(Layer::Namespaces)
             && settings.mode == Mode::Default
         {
             let reason = error.to_string();
-            cage = prepare()?.without_namespaces(reason);
+            cage = prepare(settings)?.without_namespaces(reason);
             tried = version(&cage, limits);
         }
         let (said, stopped) = match tried {
