@@ -5,9 +5,11 @@
 //! image to the next. So are units that follow one another in a vat, a few at a time: then the image that a span is to start
 //! from need not be read again. Reports come out in the order of the plan, whoever finishes first.
 
+mod runs;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -28,14 +30,6 @@ use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning, image_at_end, recorded_image};
 use crate::transcript::{Hash256, Position, SpanId};
 use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};
-
-/// Where there are several threads, one run of units has at most this share of what is left for each of them, so that none waits
-/// long for the last one.
-const RUN_SHARE: usize = 4;
-/// But it may have as many as this.
-const RUN_SPANS_MIN: usize = 4;
-/// Nor has it more than this: their reports wait for those before them.
-const RUN_SPANS_MAX: usize = 64;
 
 /// What all replays of a run have in common.
 #[derive(Debug)]
@@ -134,15 +128,15 @@ pub fn run(
     jobs: NonZeroUsize,
     mut report: impl FnMut(&SpanReport) -> ControlFlow<()>,
 ) {
-    let runs = runs(units, context.programs.len(), jobs);
-    let tasks = runs.len() * context.programs.len();
+    let (runs, order) = runs::divide(units, context.programs.len(), jobs);
     let next = AtomicUsize::new(0);
     let cores = usable_cores();
     let is_stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(2 * jobs.get());
-        for job in 0..jobs.get().min(tasks) {
-            let (sender, next, is_stopped, runs) = (sender.clone(), &next, &is_stopped, &runs);
+        for job in 0..jobs.get().min(order.len()) {
+            let (sender, next, is_stopped) = (sender.clone(), &next, &is_stopped);
+            let (runs, order) = (&runs, &order);
             let core = if jobs.get() <= cores.len() { cores.get(job).copied() } else { None };
             scope.spawn(move || {
                 pin(core);
@@ -151,12 +145,12 @@ pub fn run(
                 // The worker goes on until it has nothing more to do, instead of making room for us at each syscall.
                 let _ = batch_scheduling();
                 loop {
-                    let task = next.fetch_add(1, Ordering::Relaxed);
-                    if task >= tasks || is_stopped.load(Ordering::Relaxed) {
+                    let Some(task) = order.get(next.fetch_add(1, Ordering::Relaxed)).copied() else { return };
+                    if is_stopped.load(Ordering::Relaxed) {
                         return;
                     }
                     let (run, worker) = (task / context.programs.len(), task % context.programs.len());
-                    for report in run_units(context, &units[runs[run].clone()], worker) {
+                    for report in run_units(context, &units[runs[run].units.clone()], worker) {
                         if sender.send((task, Some(report))).is_err() || is_stopped.load(Ordering::Relaxed) {
                             return;
                         }
@@ -206,43 +200,6 @@ fn pin(core: Option<usize>) {
         set.set(core);
         let _ = sched_setaffinity(None, &set);
     }
-}
-
-/// Which units are replayed in order on one thread. Depends on what was asked for alone, not on who is done when, as all that
-/// follows from it must.
-fn runs(units: &[Unit], programs: usize, jobs: NonZeroUsize) -> Vec<Range<usize>> {
-    let mut left: usize = units.iter().map(Vec::len).sum();
-    let mut runs = Vec::new();
-    let mut start = 0;
-    while start < units.len() {
-        let most = match jobs.get() {
-            // Nobody waits, so each image is read that no span gives, and no other.
-            1 => usize::MAX,
-            jobs => (left / jobs / RUN_SHARE).clamp(RUN_SPANS_MIN, RUN_SPANS_MAX),
-        };
-        let (mut end, mut spans) = (start + 1, units[start].len());
-        // With several workers the reports of each unit come worker by worker.
-        while programs == 1 && end < units.len() && goes_on(&units[end - 1], &units[end]) {
-            spans += units[end].len();
-            if spans > most {
-                break;
-            }
-            end += 1;
-        }
-        left -= units[start..end].iter().map(Vec::len).sum::<usize>();
-        runs.push(start..end);
-        start = end;
-    }
-    runs
-}
-
-/// Whether a unit starts from the image that the one before it leaves.
-fn goes_on(before: &Unit, unit: &Unit) -> bool {
-    before.last().zip(unit.first()).is_some_and(|(before, first)| {
-        let (before, row) = (&before.row, &first.row);
-        let is_next = before.id.vat == row.id.vat && before.id.end == row.id.start;
-        is_next && before.incarnation == row.incarnation && matches!(first.base, Base::Recorded { .. })
-    })
 }
 
 /// Replays the spans of some units in order, each when its report is asked for.
@@ -416,48 +373,4 @@ fn tell(replay: &Replay, report: &mut SpanReport) {
     report.syscalls = replay.syscalls;
     report.is_hash_compared = replay.is_hash_compared;
     report.stopped_at = replay.stopped_at;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel_db::SpanRow;
-    use crate::plan::ItemsAt;
-    use crate::transcript::VatId;
-
-    /// A unit of one span of ten items, with an image of its own.
-    fn unit(vat: &str, number: u64) -> Unit {
-        let id = SpanId { vat: VatId::new(vat), start: number * 10, end: number * 10 + 10 };
-        let (in_database, row_hash) = (true, None);
-        let base = Base::Recorded { in_database, in_archive: false, is_captured: false, row_hash, row_bytes: None };
-        let base = if number == 0 { Base::Blank } else { base };
-        let row = SpanRow { id, hash: None, is_current: false, incarnation: 0 };
-        let (begins, ends, items) = (Begins::Unknown, None, ItemsAt::Database);
-        vec![PlannedSpan { row, items_present: 10, begins, ends, items, base, is_asked: true }]
-    }
-
-    #[test]
-    fn runs_cover_the_plan_and_become_shorter() {
-        let mut units: Vec<Unit> = (0..64).map(|number| unit("v1", number)).collect();
-        units.extend((0..3).map(|number| unit("v2", number)));
-        let two = NonZeroUsize::MIN.saturating_add(1);
-        let all = runs(&units, 1, two);
-        assert_eq!(all.iter().cloned().flatten().collect::<Vec<_>>(), (0..67).collect::<Vec<_>>());
-        let lengths: Vec<usize> = all.iter().map(Range::len).collect();
-        assert_eq!(lengths[..3], [8, 7, 6], "{lengths:?}");
-        assert!(lengths[..13].is_sorted_by(|one, other| one >= other), "{lengths:?}");
-        assert!(lengths.ends_with(&[4, 4, 1, 3]), "{lengths:?}");
-        assert!(all.iter().all(|run| run.end <= 64 || run.start >= 64), "a run is of one vat: {all:?}");
-        assert_eq!(runs(&units, 2, two).len(), units.len());
-        assert_eq!(runs(&units, 1, NonZeroUsize::MIN), [0..64, 64..67]);
-    }
-
-    #[test]
-    fn runs_are_of_spans_that_follow_one_another() {
-        let units: Vec<Unit> = (0..100).map(|number| unit("v1", 2 * number)).collect();
-        for jobs in 1..4 {
-            let jobs = NonZeroUsize::new(jobs).expect("some");
-            assert_eq!(runs(&units, 1, jobs).len(), units.len());
-        }
-    }
 }
