@@ -18,7 +18,7 @@ const USAGE = `usage: node bench.mjs --spanwatch PATH [options]
   --spanwatch PATH  the program to measure
   --lab DIR         what \`lab.mjs --bench\` wrote [bench-data/bench beside this program]
   --rounds N        how often everything is measured [5]
-  --only LIST       of floor, ours, off, node, alone, all, those with commas [all of them]
+  --only LIST       of floor, huge, ours, off, node, alone, all, each, with commas [all of them]
   --core N          the core for what is measured on one [0]
   --out FILE        where the figures go, as JSON [LAB/bench.json]`;
 
@@ -49,13 +49,18 @@ const signalAll = (pid, signal) => {
 // Lets one of the programs that were added run at a time.
 const makeTurns = () => {
   const waiting = [];
+  const ended = new Set();
+  const ran = new Map();
   let isOver = false;
   const go = async () => {
     while (!isOver) {
       const pid = waiting.shift();
+      const began = performance.now();
       if (pid) signalAll(pid, 'SIGCONT');
-      await setTimeout(TURN_MS);
-      if (pid && existsSync(`/proc/${pid}`)) {
+      // Who ends gives way at once.
+      while (performance.now() < began + TURN_MS && !(pid && ended.has(pid))) await setTimeout(TURN_MS / 50);
+      if (pid) ran.set(pid, (ran.get(pid) ?? 0) + (performance.now() - began) / 1_000);
+      if (pid && !ended.has(pid)) {
         signalAll(pid, 'SIGSTOP');
         waiting.push(pid);
       }
@@ -66,7 +71,12 @@ const makeTurns = () => {
       signalAll(pid, 'SIGSTOP');
       waiting.push(pid);
     },
-    remove: pid => waiting.includes(pid) && waiting.splice(waiting.indexOf(pid), 1),
+    remove: pid => {
+      ended.add(pid);
+      if (waiting.includes(pid)) waiting.splice(waiting.indexOf(pid), 1);
+    },
+    // For how many seconds it has had its turn, once all is over.
+    ran: pid => ran.get(pid),
     over: () => {
       isOver = true;
     },
@@ -78,15 +88,21 @@ const makeTurns = () => {
 const listen = async (command, args, turns, hear) => {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   turns?.add(child.pid);
-  const ended = once(child, 'exit');
+  const ended = once(child, 'exit').then(([status]) => {
+    turns?.remove(child.pid);
+    return status;
+  });
   for await (const line of readline.createInterface({ input: child.stdout })) hear(JSON.parse(line), child.pid);
-  const [status] = await ended;
-  turns?.remove(child.pid);
+  const status = await ended;
   if (status !== 0) throw Error(`${[command, ...args].join(' ')} ended with ${status}`);
+  return child.pid;
 };
 
-// These take short turns on one core, so that the machine is equally fast for all of them. Only their processor time counts.
-const TOGETHER = ['floor', 'ours', 'off', 'node'];
+// Those of a group take short turns, so that the machine is equally fast for all of them. Of those on one core only the
+// processor time counts, as it includes neither a pause nor a wait.
+const ONE_CORE = ['floor', 'huge', 'ours', 'off', 'node'];
+// Of these the time by the clock counts: one core, all cores, and a program for one core on each core at once.
+const CORES = ['alone', 'all', 'each'];
 const TURN_MS = 500;
 
 const pinned = (core, command, ...args) => ['taskset', ['-c', `${core}`, command, ...args]];
@@ -94,14 +110,13 @@ const pinned = (core, command, ...args) => ['taskset', ['-c', `${core}`, command
 // The spans of one run, each with the processor time that the driver and the worker took, and figures of the run.
 const measureScript = async ([command, args], turns) => {
   const spans = [];
-  await listen(command, args, turns, line => spans.push({ driver: 0, ...line }));
-  return { spans, wall: spans.reduce((sum, { wall }) => sum + wall, 0) };
+  const pid = await listen(command, args, turns, line => spans.push({ driver: 0, ...line }));
+  return { pid, spans };
 };
 
 // What the driver and its workers have used is looked at whenever it says that a span is done: spans come in order on one
 // thread. What it used before the first span began is its start.
 const measureOurs = async ([command, args], turns) => {
-  const began = performance.now();
   const spans = [];
   const run = {};
   let before;
@@ -114,7 +129,7 @@ const measureOurs = async ([command, args], turns) => {
       if (error.code !== 'ENOENT' && error.code !== 'ESRCH') throw error;
     }
   };
-  await listen(command, args, turns, (line, pid) => {
+  const ended = await listen(command, args, turns, (line, pid) => {
     timer ??= setInterval(look, 20, pid);
     if (line.type !== 'span') return;
     look(pid);
@@ -127,7 +142,14 @@ const measureOurs = async ([command, args], turns) => {
     before = run.cpu;
     run.peaks = [...(run.peaks || []), run.peak];
   }).finally(() => clearInterval(timer));
-  return { ...run, spans, wall: (performance.now() - began) / 1_000 };
+  return { ...run, pid: ended, spans };
+};
+
+// On each core its own, of which only the times are of interest.
+const onEach = command => {
+  const cores = Array.from({ length: os.availableParallelism() }, (_, core) => core);
+  const script = 'for core in $CORES; do taskset -c $core "$@" > /dev/null & started="$started $!"; done; for one in $started; do wait $one || exit; done';
+  return ['env', [`CORES=${cores.join(' ')}`, 'sh', '-c', script, 'sh', ...command]];
 };
 
 const main = async () => {
@@ -136,7 +158,7 @@ const main = async () => {
       spanwatch: { type: 'string' },
       lab: { type: 'string', default: path.join(here, 'bench-data', 'bench') },
       rounds: { type: 'string', default: '5' },
-      only: { type: 'string', default: [...TOGETHER, 'alone', 'all'].join() },
+      only: { type: 'string', default: [...ONE_CORE, ...CORES].join() },
       core: { type: 'string', default: '0' },
       out: { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -152,12 +174,15 @@ const main = async () => {
   const script = name => path.join(here, 'bench', name);
   const verify = (...more) => [spanwatch, 'verify', database, '--format', 'json', ...more];
   const unpinned = ([command, ...args]) => [command, args];
+  const floor = (...more) => pinned(core, process.execPath, script('floor.mjs'), database, recording, ...more);
   const measures = {
-    floor: turns => measureScript(pinned(core, process.execPath, script('floor.mjs'), database, recording), turns),
+    floor: turns => measureScript(floor(), turns),
+    huge: turns => measureScript(floor('--huge-pages'), turns),
     ours: turns => measureOurs(pinned(core, ...verify('--jobs', '1')), turns),
     off: turns => measureOurs(pinned(core, ...verify('--jobs', '1', '--sandbox', 'off')), turns),
-    alone: () => measureOurs(pinned(core, ...verify('--jobs', '1'))),
-    all: () => measureOurs(unpinned(verify())),
+    alone: turns => measureOurs(pinned(core, ...verify('--jobs', '1')), turns),
+    all: turns => measureOurs(unpinned(verify()), turns),
+    each: turns => measureScript(onEach(verify('--jobs', '1')), turns),
     node: turns => measureScript(pinned(core, process.execPath, script('baseline.mjs'), database), turns),
   };
   if (!existsSync(path.join(recording, 'complete'))) {
@@ -170,20 +195,22 @@ const main = async () => {
   let figures;
   const runs = Object.fromEntries(only.map(name => [name, []]));
   for (let round = 0; round < Number(values.rounds); round += 1) {
-    const measure = async (name, turns) => {
-      const run = await measures[name](turns);
-      runs[name].push(run);
-      const used = total(run.spans, span => (span.worker === undefined ? 0 : cpu(span)));
-      process.stderr.write(`round ${round + 1}: ${name} ${run.wall.toFixed(1)} s, processor ${used.toFixed(1)} s\n`);
-    };
-    const turns = makeTurns();
-    try {
-      await Promise.all(only.filter(name => TOGETHER.includes(name)).map(name => measure(name, turns)));
-    } finally {
-      turns.over();
+    for (const group of [ONE_CORE, CORES]) {
+      const turns = makeTurns();
+      const names = only.filter(name => group.includes(name));
+      try {
+        await Promise.all(names.map(async name => runs[name].push(await measures[name](turns))));
+      } finally {
+        turns.over();
+      }
+      await turns.done;
+      for (const name of names) {
+        const run = runs[name].at(-1);
+        run.wall = turns.ran(run.pid);
+        const used = total(run.spans, span => (span.worker === undefined ? 0 : cpu(span)));
+        process.stderr.write(`round ${round + 1}: ${name} ${run.wall.toFixed(1)} s, processor ${used.toFixed(1)} s\n`);
+      }
     }
-    await turns.done;
-    for (const name of only.filter(other => !TOGETHER.includes(other))) await measure(name);
     figures = summarize(runs, vats);
     writeFileSync(values.out || path.join(lab, 'bench.json'), `${JSON.stringify({ figures, runs }, null, 1)}\n`);
   }
@@ -197,7 +224,7 @@ const spread = values => ({ median: median(values), least: Math.min(...values), 
 // Medians over the rounds, and of ratios the median of the ratios within each round. The first span of a run of ours has its start-up in it, so it is left out everywhere.
 const summarize = (runs, vats) => {
   const names = Object.fromEntries(Object.entries(vats).map(([name, id]) => [id, name]));
-  const sequential = TOGETHER.filter(name => runs[name]);
+  const sequential = ONE_CORE.filter(name => runs[name]);
   const reference = runs.ours || Object.values(runs)[0];
   const isMeasured = span => span.worker !== undefined && !(span.vatID === reference[0].spans[0].vatID && span.start === 0);
   const groups = { 'all spans': () => true };
@@ -221,11 +248,15 @@ const summarize = (runs, vats) => {
       runs[one] && runs[other] && spread(runs[one].map((run, at) => of_(run) / of_(runs[other][at])));
     const sum = run => total(of(run), cpu);
     row.oursToFloor = ratio('ours', 'floor', sum);
+    row.oursToHuge = ratio('ours', 'huge', sum);
     row.nodeToFloor = ratio('node', 'floor', sum);
     row.nodeToOurs = ratio('node', 'ours', sum);
     row.sandbox = ratio('ours', 'off', sum);
     table[group] = row;
   }
+  // How many times as much is done in a second as by one on one core.
+  const fasterBy = (name, amount) =>
+    runs[name] && runs.alone && spread(runs.alone.map((run, at) => (amount * run.wall) / runs[name][at].wall));
   const ofRuns = (name, what) => runs[name] && spread(runs[name].map(what));
   return {
     table,
@@ -245,7 +276,8 @@ const summarize = (runs, vats) => {
           },
         ]),
     ),
-    allCores: runs.all && runs.alone && spread(runs.alone.map((run, at) => run.wall / runs.all[at].wall)),
+    allCores: fasterBy('all', 1),
+    eachCore: fasterBy('each', os.availableParallelism()),
     cores: os.availableParallelism(),
   };
 };
@@ -253,15 +285,15 @@ const summarize = (runs, vats) => {
 const seconds = ({ median: middle }) => middle.toFixed(2);
 const times = ratio => (ratio ? `${ratio.median.toFixed(3)} (${ratio.least.toFixed(3)}–${ratio.most.toFixed(3)})` : '–');
 
-const tell = ({ table, wholeRun, allCores, cores }) => {
+const tell = ({ table, wholeRun, allCores, eachCore, cores }) => {
   say('Processor seconds (user and system), medians; ratios as median (least–most) of the rounds.\n');
-  const columns = ['floor', 'ours', 'node'].filter(name => table['all spans'][name]);
-  const head = ['', 'spans', 'syscalls', ...columns, 'driver of ours', 'ours / floor', 'node / floor', 'node / ours', 'sandbox / off'];
+  const columns = ['floor', 'huge', 'ours', 'node'].filter(name => table['all spans'][name]);
+  const head = ['', 'spans', 'syscalls', ...columns, 'driver of ours', 'ours / floor', 'ours / huge', 'node / floor', 'node / ours', 'sandbox / off'];
   say(`| ${head.join(' | ')} |`);
   say(`|${head.map((_, at) => (at === 0 ? '---' : '--:')).join('|')}|`);
   for (const [group, row] of Object.entries(table)) {
     const driver = row.ours ? seconds(row.ours.driver) : '–';
-    const ratios = [row.oursToFloor, row.nodeToFloor, row.nodeToOurs, row.sandbox].map(times);
+    const ratios = [row.oursToFloor, row.oursToHuge, row.nodeToFloor, row.nodeToOurs, row.sandbox].map(times);
     say(`| ${[group, row.spans, row.syscalls, ...columns.map(name => seconds(row[name].cpu)), driver, ...ratios].join(' | ')} |`);
   }
   const mib = ({ median: bytes }) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
@@ -273,6 +305,7 @@ const tell = ({ table, wholeRun, allCores, cores }) => {
     say(`| ${[name, ...cells, ...bytes].join(' | ')} |`);
   }
   if (allCores) say(`\nAll ${cores} cores against one: ${times(allCores)} times as fast (wall time).`);
+  if (eachCore) say(`What the machine gives, one program on each core at once against one alone: ${times(eachCore)} times as much done.`);
 };
 
 main().catch(error => {

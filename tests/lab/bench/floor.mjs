@@ -2,9 +2,9 @@
 // The least that any verifier can take with this worker: for each span the worker alone, with its whole input in a file
 // and its output to files. Checks that what came out is what was recorded. Prints a line of JSON for each span.
 //
-//   node floor.mjs DB RECORDING [--vat ID]
+//   node floor.mjs DB RECORDING [--vat ID] [--huge-pages]
 //
-// RECORDING is what `baseline.mjs --record` wrote.
+// RECORDING is what `baseline.mjs --record` wrote. With --huge-pages the worker asks for them, as those of `spanwatch verify` do.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -35,7 +35,7 @@ const messages = bytes => {
 // Without the times of day in the meter.
 const comparable = message => message.replace(/"timestamps":\[[^\]]*\]/, '');
 
-const run = async (record, recording, scratch, span) => {
+const run = async (record, recording, scratch, env, span) => {
   const from = path.join(recording, `${span.vatID}.${span.start}`);
   const { program, args } = JSON.parse(fs.readFileSync(path.join(from, 'args.json'), 'utf8'));
   const [output, image, base] = ['out', 'image', 'base'].map(name => path.join(scratch, name));
@@ -52,7 +52,7 @@ const run = async (record, recording, scratch, span) => {
   const [commands, replies, save, load] = fds;
   const stdio = [null_, null_, null_, commands, replies, null_, null_, save, load];
   const began = { wall: performance.now(), workers: childrenCpu() };
-  const worker = spawn(program, args, { stdio, env: { TZ: 'UTC' } });
+  const worker = spawn(program, args, { stdio, env });
   const [status] = await once(worker, 'exit');
   const times = { wall: (performance.now() - began.wall) / 1_000, worker: childrenCpu() - began.workers };
   for (const fd of new Set([...fds, null_])) fs.closeSync(fd);
@@ -73,8 +73,12 @@ const run = async (record, recording, scratch, span) => {
 };
 
 const main = async () => {
-  const { values, positionals } = parseArgs({ options: { vat: { type: 'string' } }, allowPositionals: true });
+  const { values, positionals } = parseArgs({
+    options: { vat: { type: 'string' }, 'huge-pages': { type: 'boolean', default: false } },
+    allowPositionals: true,
+  });
   const [database, recording] = positionals;
+  const env = { TZ: 'UTC', ...(values['huge-pages'] && { GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1' }) };
   const record = openRecord(database);
   // Memory, as a verifier would take.
   const scratch = fs.mkdtempSync(path.join(fs.existsSync('/dev/shm') ? '/dev/shm' : os.tmpdir(), 'floor-'));
@@ -83,7 +87,7 @@ const main = async () => {
       if (values.vat && span.vatID !== values.vat) continue;
       const input = path.join(recording, `${span.vatID}.${span.start}`, 'in');
       if (!fs.readFileSync(input).subarray(-END.length).equals(Buffer.from(END))) fs.appendFileSync(input, END);
-      process.stdout.write(`${JSON.stringify(await run(record, recording, scratch, span))}\n`);
+      process.stdout.write(`${JSON.stringify(await run(record, recording, scratch, env, span))}\n`);
     }
   } finally {
     fs.rmSync(scratch, { recursive: true });
