@@ -9,7 +9,7 @@ mod runs;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -150,7 +150,7 @@ pub fn run(
                         return;
                     }
                     let (run, worker) = (task / context.programs.len(), task % context.programs.len());
-                    for report in run_units(context, &units[runs[run].units.clone()], worker) {
+                    for report in run_units(context, units, runs[run].units.clone(), worker) {
                         if sender.send((task, Some(report))).is_err() || is_stopped.load(Ordering::Relaxed) {
                             return;
                         }
@@ -202,15 +202,59 @@ fn pin(core: Option<usize>) {
     }
 }
 
-/// Replays the spans of some units in order, each when its report is asked for.
-fn run_units<'a>(context: &'a Context<'_>, units: &'a [Unit], worker: usize) -> impl Iterator<Item = SpanReport> + 'a {
+/// Replays the spans of some of the units in order, each when its report is asked for.
+fn run_units<'a>(
+    context: &'a Context<'_>,
+    units: &'a [Unit],
+    which: Range<usize>,
+    worker: usize,
+) -> impl Iterator<Item = SpanReport> + 'a {
     let mut handover: Option<Handover> = None;
-    units.iter().flatten().map(move |planned| {
+    let start = which.start;
+    units[which].iter().flatten().enumerate().map(move |(at, planned)| {
         handover = handover.take().filter(|handover| handover.serves(planned));
-        let (report, leaves) = run_span(context, planned, worker, handover.as_ref());
+        let (mut report, mut leaves) = run_span(context, planned, worker, handover.as_ref());
+        if at == 0 && lacks_image(&report) {
+            // Had the cut been elsewhere, the span before would have given the image: where it is must not cost a verdict.
+            let before = image_before(context, units, start, worker).filter(|before| before.serves(planned));
+            if let Some(before) = before {
+                (report, leaves) = run_span(context, planned, worker, Some(&before));
+            }
+        }
         handover = Some(leaves);
         report
     })
+}
+
+/// Whether a span was not replayed as no image with the recorded hash could be read.
+fn lacks_image(report: &SpanReport) -> bool {
+    matches!(report.verdict, Verdict::Unverifiable(Unverifiable::BaseDamaged(_)))
+}
+
+/// What the unit before this one leaves, replayed once more for that alone: nothing is reported and no evidence kept. Where
+/// its own image cannot be read either, that of the unit before is made first, and so on, for as many spans as a run has.
+fn image_before(context: &Context<'_>, units: &[Unit], unit: usize, worker: usize) -> Option<Handover> {
+    let context = Context { evidence: None, ..*context };
+    let earliest = unit.saturating_sub(runs::SPANS_MAX);
+    let mut from = unit;
+    while from > earliest && runs::goes_on(&units[from - 1], &units[from]) {
+        from -= 1;
+        let mut handover: Option<Handover> = None;
+        let mut is_begun = false;
+        for planned in units[from..unit].iter().flatten() {
+            handover = handover.take().filter(|handover| handover.serves(planned));
+            let (report, leaves) = run_span(&context, planned, worker, handover.as_ref());
+            if lacks_image(&report) {
+                break;
+            }
+            is_begun = true;
+            handover = Some(leaves);
+        }
+        if is_begun {
+            return handover;
+        }
+    }
+    None
 }
 
 /// Replays one span; `handover` is what the span before it left, if that is of use to it ([`Handover::serves`]).

@@ -1,7 +1,7 @@
 //! Which units are replayed together on one thread, and which of these runs are begun first.
 //!
 //! Owns the estimate of what a unit takes. All of it depends on the plan and the number of threads alone, never on who is
-//! done when: which images are read from the record follows from it, and so which faults of the record can be seen.
+//! done when: which images are read from the record follows from it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::plan::{Base, PlannedSpan, Unit};
 
 /// The number of spans that a run ends with: reports wait for those before them.
-const SPANS_MAX: usize = 64;
+pub(super) const SPANS_MAX: usize = 64;
 
 /// What parts of what is left for each thread a run may be, so that none waits long for the last one. Each is tried.
 const SHARES: [u64; 2] = [2, 4];
@@ -107,7 +107,7 @@ fn chains(units: &[Unit], programs: usize) -> Vec<Range<usize>> {
 }
 
 /// Whether a unit starts from the image that the one before it leaves.
-fn goes_on(before: &Unit, unit: &Unit) -> bool {
+pub(super) fn goes_on(before: &Unit, unit: &Unit) -> bool {
     before.last().zip(unit.first()).is_some_and(|(before, first)| {
         let (before, row) = (&before.row, &first.row);
         let is_next = before.id.vat == row.id.vat && before.id.end == row.id.start;

@@ -1,7 +1,7 @@
 //! A damaged database or archive: a clear error or the right verdict, and the other spans go on.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
@@ -180,6 +180,33 @@ fn damage_is_told_apart_and_stays_where_it_is() {
         for span in spans.iter().filter(|span| span["verdict"] == "unverifiable") {
             assert!(span["explanation"].as_str().is_some_and(|text| text.len() > 10), "{what}: {span}");
         }
+    }
+}
+
+/// How many threads and workers there are says where the history is cut, and so which images are read; not what comes of it.
+#[test]
+fn a_verdict_does_not_depend_on_the_number_of_threads() {
+    let synthetic = synthetic::database();
+    sql(&synthetic, "UPDATE snapshots SET compressedSnapshot = x'00' WHERE vatID = 'v1'");
+    let lies = fake_worker(synthetic.dir.path(), "wrong-hash");
+    for jobs in ["1", "2", "3", "9"] {
+        let run = verify(&synthetic, &["--jobs", jobs]);
+        assert_eq!((run.verdicts(), run.code), (vec!["verified".to_owned(); 4], 0), "{jobs}: {}{}", run.out, run.err);
+    }
+    // A span that gives no image leaves the next without, and what was made again for that is not told twice.
+    let evidence = synthetic.dir.path().join("evidence");
+    for jobs in ["1", "2", "3", "9"] {
+        let arguments = ["verify", text(&synthetic.file), "--format", "json", "--vat", "v1", "--worker", text(&lies)];
+        let run = spanwatch(&[&arguments[..], &["--jobs", jobs, "--evidence", text(&evidence)]].concat());
+        let damaged = "unverifiable/base_damaged";
+        let diverged = "diverged/snapshot_hash@5";
+        assert_eq!(run.verdicts(), [diverged, damaged, damaged], "{jobs}: {}{}", run.out, run.err);
+        let entries = fs::read_dir(&evidence).expect("list").map(|entry| entry.expect("an entry").path());
+        let folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+        let seen = fs::read(folders[0].join("seen.json")).expect("how often it was seen");
+        let seen: serde_json::Value = serde_json::from_slice(&seen).expect("JSON");
+        assert_eq!((folders.len(), seen["times"].as_u64()), (1, Some(1)), "{jobs}");
+        fs::remove_dir_all(&evidence).expect("remove");
     }
 }
 
