@@ -1,4 +1,5 @@
 # What a newcomer needs: `make demo` and `make test`. Both set up whatever is missing; second runs reuse what is there.
+# `make test-long` runs the tests that are too long for every change.
 
 LAB := tests/lab
 KINDS := everything items archives nothing
@@ -6,7 +7,7 @@ WORKER := $(LAB)/node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/rel
 LAB_SOURCES := $(LAB)/lab.mjs $(wildcard $(LAB)/src/*.mjs) $(wildcard $(LAB)/vats/*.js)
 DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json) $(LAB)/data/delicate/lab.json
 
-.PHONY: demo test check lab bench clean
+.PHONY: demo test test-long test-setup check lab bench clean
 
 ## Builds, starts a real kernel and the daemon beside it, and shows a wrong record caught.
 demo:
@@ -17,13 +18,20 @@ demo:
 target/release/spanwatch:
 	cargo build --release --locked
 
-## Sets up and runs all tests.
-test:
+## Sets up and runs the tests, all but the long ones.
+test: test-setup
+	scripts/test.sh
+
+## Sets up and runs the long tests: those in a module named `long`.
+test-long: test-setup
+	scripts/test.sh long
+
+## The programs and databases that the tests need.
+test-setup:
 	scripts/prometheus.sh
 	scripts/browser.sh
 	$(MAKE) -j2 lab
 	scripts/odd-worker.sh
-	scripts/test.sh
 
 ## What every commit holds: format, lints, documentation, licences of dependencies.
 check:
