@@ -433,6 +433,7 @@ mod tests {
             Unverifiable::SourceUnknown,
             Unverifiable::Options(String::new()),
             Unverifiable::WorkerType(String::new()),
+            Unverifiable::HistoryBroken { position: 0, what: String::new() },
         ];
         assert_eq!(reasons.map(|reason| reason.label()), Unverifiable::LABELS);
     }

@@ -406,11 +406,19 @@ pub enum Unverifiable {
     /// A worker that is neither an xsnap process nor local.
     #[error("it runs in a worker of unknown type {0:?}")]
     WorkerType(String),
+    /// The rows of the vat's history do not form one chain.
+    #[error("the vat's history is broken at position {position}: {what}")]
+    HistoryBroken {
+        /// Where the chain breaks.
+        position: Position,
+        /// What was found there.
+        what: String,
+    },
 }
 
 impl Unverifiable {
     /// All labels.
-    pub const LABELS: [&str; 17] = [
+    pub const LABELS: [&str; 18] = [
         "items_pruned",
         "row_gone",
         "items_missing",
@@ -428,6 +436,7 @@ impl Unverifiable {
         "source_unknown",
         "options_unreadable",
         "worker_type_unknown",
+        "history_broken",
     ];
 
     /// One word.
@@ -451,6 +460,32 @@ impl Unverifiable {
             Self::SourceUnknown => "source_unknown",
             Self::Options(_) => "options_unreadable",
             Self::WorkerType(_) => "worker_type_unknown",
+            Self::HistoryBroken { .. } => "history_broken",
+        }
+    }
+
+    /// Whether the node's own record is damaged or was edited: neither pruning nor a missing archive explains it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::ItemsMissing { .. }
+            | Self::SpanHash { .. }
+            | Self::SpanRow(_)
+            | Self::TranscriptArchive { .. }
+            | Self::BaseDamaged(_)
+            | Self::BundleMissing(_)
+            | Self::BundleDamaged { .. }
+            | Self::HistoryBroken { .. } => true,
+            Self::ItemsPruned
+            | Self::RowGone
+            | Self::Item { .. }
+            | Self::Shape { .. }
+            | Self::TooLarge { .. }
+            | Self::BaseGone(_)
+            | Self::ChainBroken { .. }
+            | Self::SourceUnknown
+            | Self::Options(_)
+            | Self::WorkerType(_) => false,
         }
     }
 
@@ -459,21 +494,26 @@ impl Unverifiable {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::ItemsPruned => {
-                "if there is an archive, name it with --transcript-archive; for later spans set vat-transcript-archive-dir or vat-transcript-retention = \"archival\""
+                "if there is an archive, name it with --transcript-archive; for later spans set vat-transcript-retention = \"archival\""
             }
             Self::RowGone => "nothing: what was deleted with it cannot be seen any more, unless an archive has it",
             Self::BaseGone(_) => {
-                "if there is an archive, name it with --snapshot-archive; for later spans set vat-snapshot-archive-dir or vat-snapshot-retention = \"debug\""
+                "if there is an archive, name it with --snapshot-archive; for later spans set vat-snapshot-retention = \"debug\""
             }
             Self::ChainBroken { .. } => {
                 "see that span's line; an archive of images (--snapshot-archive) would start from here"
             }
             Self::ItemsMissing { .. } | Self::SpanHash { .. } | Self::SpanRow(_) | Self::Item { .. } => {
-                "the database was changed or damaged: compare with another node's, or name an archive with --transcript-archive"
+                "the database was changed or damaged: keep the file as evidence, compare it with another node's copy, and restore it from a backup"
             }
-            Self::BaseDamaged(_) => "the stored image was changed or damaged: name an archive with --snapshot-archive",
+            Self::BaseDamaged(_) => {
+                "the stored image was changed or damaged: keep the file as evidence, and compare it with another node's copy"
+            }
             Self::TranscriptArchive { .. } => {
                 "copy the file from another node: its content is proved by the span's hash"
+            }
+            Self::HistoryBroken { .. } => {
+                "rows were edited or lost: keep the file as evidence, compare it with another node's copy, and restore it from a backup"
             }
             Self::BundleMissing(_) | Self::BundleDamaged { .. } => {
                 "copy the bundle from another node's database: its ID proves it"
@@ -639,6 +679,31 @@ mod tests {
         assert!(
             one.ends_with(&"a".repeat(600)) && other.ends_with(&format!("{}b{}", "a".repeat(200), "a".repeat(399)))
         );
+    }
+
+    /// Alerts and exit codes go by it, so what counts as damage is written down once more.
+    #[test]
+    fn damage_is_what_neither_pruning_nor_a_newer_kernel_explains() {
+        let damage = |reason: &Unverifiable| (reason.label(), reason.is_damage());
+        let (recorded, found) = (crate::transcript::sha256(b"one"), crate::transcript::sha256(b"other"));
+        let text = String::new;
+        for (reason, expected) in [
+            (Unverifiable::ItemsPruned, ("items_pruned", false)),
+            (Unverifiable::RowGone, ("row_gone", false)),
+            (Unverifiable::ItemsMissing { missing: 1, present: 1, count: 2 }, ("items_missing", true)),
+            (Unverifiable::SpanHash { recorded, found }, ("span_hash_mismatch", true)),
+            (Unverifiable::SpanRow(""), ("span_row_damaged", true)),
+            (Unverifiable::TranscriptArchive { file: text(), error: text() }, ("transcript_archive_damaged", true)),
+            (Unverifiable::BaseGone(text()), ("base_gone", false)),
+            (Unverifiable::BaseDamaged(text()), ("base_damaged", true)),
+            (Unverifiable::ChainBroken { start: 0, verdict: "diverged" }, ("chain_broken", false)),
+            (Unverifiable::BundleMissing(text()), ("bundle_missing", true)),
+            (Unverifiable::BundleDamaged { id: text(), error: text() }, ("bundle_damaged", true)),
+            (Unverifiable::WorkerType(text()), ("worker_type_unknown", false)),
+            (Unverifiable::HistoryBroken { position: 0, what: text() }, ("history_broken", true)),
+        ] {
+            assert_eq!(damage(&reason), expected);
+        }
     }
 
     #[test]

@@ -45,6 +45,8 @@ struct SpanLine<'a> {
     failure: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    damage: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +114,7 @@ pub fn span(report: &SpanReport) -> String {
         evidence: report.evidence.as_ref().and_then(|kept| kept.as_ref().ok()).map(|kept| &kept.folder[..]),
         failure: divergence.and_then(|divergence| divergence.failure.as_deref()),
         reason: reason_label(&report.verdict),
+        damage: matches!(&report.verdict, Verdict::Unverifiable(reason) if reason.is_damage()),
         explanation: match &report.verdict {
             Verdict::Verified | Verdict::Diverged(_) => None,
             Verdict::Partial(partial) => Some(partial.to_string()),

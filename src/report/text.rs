@@ -212,6 +212,10 @@ mod tests {
             Unverifiable::SourceUnknown,
             Unverifiable::Options("EOF while parsing".to_owned()),
             Unverifiable::WorkerType("nodeWorker".to_owned()),
+            Unverifiable::HistoryBroken {
+                position: 5,
+                what: "the row of the span that ends here is missing".to_owned(),
+            },
         ]
     }
 
