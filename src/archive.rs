@@ -11,6 +11,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::image::{Image, ImageError};
+use crate::regular::{self, Special};
 use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
 
@@ -52,7 +53,7 @@ impl Directory {
     fn has(&self, name: &str) -> bool {
         match &self.names {
             Some(names) => names.contains(name),
-            None => self.path.join(name).is_file(),
+            None => self.path.join(name).exists(),
         }
     }
 }
@@ -119,8 +120,11 @@ impl Archives {
             let file = path.display().to_string();
             Verdict::Unverifiable(Unverifiable::TranscriptArchive { file, error })
         };
-        let file = File::open(&path).map_err(|error| {
-            Verdict::Failed(Failure::System(format!("failed to open the archive file {}: {error}", path.display())))
+        let file = regular::open(&path).map_err(|error| match Special::in_error(&error) {
+            Some(special) => damaged(special.to_string()),
+            None => {
+                Verdict::Failed(Failure::System(format!("failed to open the archive file {}: {error}", path.display())))
+            }
         })?;
         let items = read_items(file, span).map_err(|error| damaged(error.to_string()))?;
         let found = items.hash();
@@ -144,7 +148,11 @@ impl Archives {
         let Some(directory) = &self.snapshots else {
             return Err(io::Error::from(io::ErrorKind::NotFound).into());
         };
-        let file = File::open(directory.path.join(snapshot_name(vat, position)))?;
+        let path = directory.path.join(snapshot_name(vat, position));
+        let file = regular::open(&path).map_err(|error| match Special::in_error(&error) {
+            Some(special) => ImageError::Special { path, special },
+            None => error.into(),
+        })?;
         Image::from_gzip(BufReader::new(file), recorded, recorded_bytes)
     }
 }

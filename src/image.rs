@@ -12,11 +12,13 @@ use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use sha2::{Digest, Sha256};
 
+use crate::regular::Special;
 use crate::transcript::{Hash256, sha256};
 
 /// No image is larger. The engine's heap ends at 2 GiB; the largest images seen on a chain are some 100 MB.
@@ -52,6 +54,14 @@ pub enum ImageError {
     /// It goes on and on.
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
+    /// Where it should be there is a FIFO, a device, a link or something else of the kind.
+    #[error("{} is not read: {special}", path.display())]
+    Special {
+        /// Which file.
+        path: PathBuf,
+        /// What it is.
+        special: Special,
+    },
     /// The system gave no memory, or not the file.
     #[error("failed to read or hold it: {0}")]
     Io(#[from] io::Error),

@@ -11,7 +11,7 @@
 //! 6. [`evidence`] is what a divergence leaves, [`forensics`] what can be said of that, and [`heap`] what differs in two
 //!    images whose hashes differ.
 //!
-//! [`cli`] is the program around them.
+//! [`regular`] opens files for all of them. [`cli`] is the program around them.
 
 pub mod archive;
 pub mod bundle;
@@ -29,6 +29,7 @@ pub mod kernel_db;
 pub mod metrics;
 pub mod neighbour;
 pub mod plan;
+pub mod regular;
 pub mod replay;
 pub mod report;
 pub mod sandbox;

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
 use super::{ConfigError, DEFAULT, Fault};
+use crate::regular;
 
 /// The beginning of the names of environment variables.
 const PREFIX: &str = "SPANWATCH_";
+/// A file with more bytes is no configuration.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +66,7 @@ impl Layers {
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut layers = Self::default();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|error| {
+            let text = read(path).map_err(|error| {
                 let problem = format!("it can't be read: {error}");
                 ConfigError(vec![Fault { what: "the file".to_owned(), origin: Origin::File(path.to_owned()), problem }])
             })?;
@@ -164,6 +168,11 @@ impl Layers {
         }
         text
     }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let text = regular::read_to_end(regular::open_named(path)?, FILE_BYTES_MAX)?;
+    String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// The name of the variable that stands for a key.

@@ -12,9 +12,13 @@ use super::{EvidenceError, pack};
 use crate::bundle;
 use crate::image::Image;
 use crate::kernel_db::VatOptions;
+use crate::regular;
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning};
 use crate::transcript::{Hash256, Item, Items, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
+
+/// More than this is read of no file with a bundle. A whole contract's has some 2 MB.
+const BUNDLE_BYTES_MAX: u64 = 256 << 20;
 
 /// An evidence folder.
 #[derive(Debug)]
@@ -224,13 +228,13 @@ impl Case {
     /// How often the divergence was met.
     #[must_use]
     pub fn seen(&self) -> Option<Seen> {
-        serde_json::from_slice(&fs::read(self.dir.join("seen.json")).ok()?).ok()
+        serde_json::from_slice(&files::read_small(&self.dir, "seen.json").ok()??).ok()
     }
 
     /// What workers did with the span.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerColumn> {
-        let text = fs::read(self.dir.join("workers.json")).unwrap_or_default();
+        let text = files::read_small(&self.dir, "workers.json").ok().flatten().unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
@@ -249,7 +253,7 @@ impl Case {
 /// When it can't be written.
 pub fn note_workers(dir: &Path, columns: &[WorkerColumn]) -> Result<(), EvidenceError> {
     let path = dir.join("workers.json");
-    let text = fs::read(&path).unwrap_or_default();
+    let text = files::read_small(dir, "workers.json").map_err(EvidenceError::io("read", &path))?.unwrap_or_default();
     let mut all: Vec<WorkerColumn> = serde_json::from_slice(&text).unwrap_or_default();
     for column in columns {
         match all.iter_mut().find(|known| known.worker == column.worker) {
@@ -268,7 +272,9 @@ impl Replacement {
     /// What is wrong with it, in words.
     pub fn parse(text: &str) -> Result<std::sync::Arc<Self>, String> {
         let (old, file) = text.split_once('=').ok_or("expected OLD=FILE, with OLD the ID of a recorded bundle")?;
-        let content = fs::read(file).map_err(|error| format!("failed to read {file}: {error}"))?;
+        let content = regular::open_named(Path::new(file))
+            .and_then(|opened| regular::read_to_end(opened, BUNDLE_BYTES_MAX))
+            .map_err(|error| format!("failed to read {file}: {error}"))?;
         let (id, bytes) = bundle::identify(content).map_err(|error| format!("{file} is no bundle: {error}"))?;
         Ok(std::sync::Arc::new(Self { old: old.to_owned(), new: Source { id, bytes } }))
     }
@@ -281,13 +287,8 @@ fn read_manifest(dir: &Path) -> Result<Manifest, EvidenceError> {
     }
     let path = dir.join("manifest.json");
     let not = |why: String| EvidenceError::NotEvidence { path: dir.to_owned(), why };
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(not("it has no manifest.json".to_owned()));
-        }
-        Err(error) => return Err(EvidenceError::io("read", &path)(error)),
-    };
+    let text = files::read_small(dir, "manifest.json").map_err(EvidenceError::io("read", &path))?;
+    let text = text.ok_or_else(|| not("it has no manifest.json".to_owned()))?;
     let form: Form = serde_json::from_slice(&text).map_err(|error| not(format!("manifest.json: {error}")))?;
     if form.schema > SCHEMA {
         return Err(EvidenceError::Newer { path: dir.to_owned(), found: form.schema, known: SCHEMA });

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::EvidenceError;
+use crate::regular;
 use crate::transcript::Hash256;
 
 /// Files from this size on are compressed.
 const BIG: usize = 64 * 1024;
+/// What the manifest and the small files beside it may have, in bytes.
+const SMALL_BYTES_MAX: u64 = 64 << 20;
 /// Fast, and with images nearly as small as slower levels.
 const LEVEL: i32 = 3;
 /// The ending of compressed files.
@@ -117,15 +120,15 @@ impl<W: Write> Write for Counted<W> {
 
 /// Opens a file of a folder, whichever way it is stored; `None` if it has no such file.
 pub(super) fn open(dir: &Path, name: &str) -> io::Result<Option<Box<dyn Read>>> {
-    let found = |path: PathBuf| match File::open(&path) {
+    let found = |name: &str| match regular::open_in(dir, Path::new(name)) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
-    if let Some(file) = found(dir.join(name))? {
+    if let Some(file) = found(name)? {
         return Ok(Some(Box::new(BufReader::new(file))));
     }
-    Ok(match found(dir.join(format!("{name}{ENDING}")))? {
+    Ok(match found(&format!("{name}{ENDING}"))? {
         Some(file) => Some(Box::new(zstd::Decoder::new(file)?)),
         None => None,
     })
@@ -153,6 +156,15 @@ pub(super) fn read(
     match Hash256::from_digest(hasher) {
         found if found == entry.sha256 => Ok(Some(content)),
         found => Err(damaged(format!("its sha256 is {found}, the manifest lists {}", entry.sha256))),
+    }
+}
+
+/// Reads a small file that a folder may have and its manifest does not list; `None` if it has no such file.
+pub(super) fn read_small(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    match regular::open_in(dir, Path::new(name)) {
+        Ok(file) => regular::read_to_end(file, SMALL_BYTES_MAX).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

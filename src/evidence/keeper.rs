@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::files::{Writer, replace, size_of, sync_dir};
+use super::files::{Writer, read_small, replace, size_of, sync_dir};
 use super::manifest::{
     EngineFacts, HostFacts, ImageFacts, Manifest, OutcomeFacts, SCHEMA, Seen, SpanFacts, StartFacts, WorkerColumn,
     WorkerFacts,
@@ -26,6 +26,7 @@ use super::{EvidenceError, replayed};
 use crate::heap::Heap;
 use crate::image::Image;
 use crate::judge::{Judged, is_same};
+use crate::regular;
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
 use crate::span::{Beginning, Span, SpanText};
 use crate::transcript::{DeliveryKind, Hash256, sha256};
@@ -191,7 +192,7 @@ impl Keeper {
     fn alone(&self) -> Result<File, EvidenceError> {
         let path = self.dir.join(".lock");
         let lock = || -> io::Result<File> {
-            let file = File::options().create(true).append(true).open(&path)?;
+            let file = regular::open_or_create(&path, 0o640)?;
             flock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         };
@@ -202,7 +203,7 @@ impl Keeper {
         let mut folders = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(EvidenceError::io("list", &self.dir))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Ok(text) = fs::read(entry.path().join("manifest.json")) else { continue };
+            let Ok(Some(text)) = read_small(&entry.path(), "manifest.json") else { continue };
             // Somebody else's folder takes no part.
             let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { continue };
             if name.starts_with('.') {
@@ -217,7 +218,8 @@ impl Keeper {
 
     fn count(&self, folder: &str, now: &str, last: (u64, u64)) -> Result<u64, EvidenceError> {
         let path = self.dir.join(folder).join("seen.json");
-        let before = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
+        let before = read_small(&self.dir.join(folder), "seen.json").ok().flatten();
+        let before = before.and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
         let mut seen =
             before.unwrap_or_else(|| Seen { times: 1, first_at: now.to_owned(), last_at: now.to_owned(), last });
         seen.times += 1;

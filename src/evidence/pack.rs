@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
 use super::EvidenceError;
+use crate::regular;
 
 /// A packed folder unpacks to no more than this.
 const UNPACKED_BYTES_MAX: u64 = 16 << 30;
@@ -34,7 +35,7 @@ pub fn pack(folder: &Path, to: &Path) -> Result<(), EvidenceError> {
 /// When it is no packed evidence, or the folder is there already.
 pub fn unpack(file: &Path, to: &Path) -> Result<PathBuf, EvidenceError> {
     let not = |why: String| EvidenceError::NotEvidence { path: file.to_owned(), why };
-    let opened = File::open(file).map_err(EvidenceError::io("open", file))?;
+    let opened = regular::open_named(file).map_err(EvidenceError::io("open", file))?;
     let decoder = zstd::Decoder::new(opened).map_err(EvidenceError::io("read", file))?;
     let mut tar = tar::Archive::new(decoder);
     tar.set_preserve_permissions(false);

@@ -6,12 +6,13 @@
 pub mod sst;
 pub mod xsnap_trace;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::evidence::EvidenceError;
 use crate::image::Image;
+use crate::regular;
 
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +61,8 @@ fn write(path: &Path, content: &[u8]) -> Result<(), ExportError> {
 
 /// Writes a file whose name says what is in it, unless it is there.
 fn write_once(path: &Path, content: &[u8]) -> Result<(), ExportError> {
-    match fs::read(path) {
+    let there = regular::open(path).and_then(|file| regular::read_to_end(file, content.len() as u64));
+    match there {
         Ok(there) if there == content => Ok(()),
         _ => write(path, content),
     }

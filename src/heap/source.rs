@@ -3,13 +3,13 @@
 //! Owns what may be unpacked: the head of an image says how large it is, and no more than that is read. An image of a
 //! database or a folder is proved by its recorded hash. It must never look further into an image than its head.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::evidence::{Case, EvidenceError};
 use crate::image::IMAGE_BYTES_MAX;
 use crate::kernel_db::{DbError, KernelDb};
+use crate::regular;
 use crate::transcript::{Hash256, Position, VatId, sha256};
 
 /// Why an image could not be had. Says which one.
@@ -179,7 +179,7 @@ fn from_file(name: &str, path: &Path) -> Result<Vec<u8>, SourceError> {
             "it is a folder; of one with evidence, name an image as FOLDER:recorded, FOLDER:replayed or FOLDER:base";
         return Err(SourceError::NoImage { name: name.to_owned(), what: what.to_owned() });
     }
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = regular::open_named(path).map_err(io)?;
     let mut magic = Vec::new();
     file.by_ref().take(4).read_to_end(&mut magic).map_err(io)?;
     let file = BufReader::new(io::Cursor::new(magic.clone()).chain(file));

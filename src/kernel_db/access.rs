@@ -9,12 +9,20 @@
 //! | any | yes | [`Access::Live`]: read-only, beside the writer |
 //! | `-wal` absent or empty | no | [`Access::Down`]: `immutable=1`, which touches no file |
 //! | `-wal` with content | no | [`Access::Crashed`]: the writer died; a copy of both is read |
+//!
+//! Each of these files must be a regular one, and none a link: opening anything else may wait without end, or read another file. They
+//! are looked at before SQLite is asked; what is put there in the moment between is refused by [`crate::regular::guard_sqlite`].
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use crate::regular::{self, Special};
+
+/// The files that SQLite keeps beside a database, and opens by itself.
+const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// The byte of `-shm` on which every connection in WAL mode holds a shared lock (`UNIX_SHM_DMS` in SQLite's
 /// `os_unix.c`).
@@ -56,12 +64,30 @@ impl Access {
     }
 }
 
+/// The first of the files beside the database that is no regular one, and what it is.
+///
+/// # Errors
+/// When one can't be looked at.
+pub(super) fn special_beside(path: &Path) -> io::Result<Option<(PathBuf, Special)>> {
+    for suffix in BESIDE {
+        let file = beside(path, suffix);
+        match regular::check(&file) {
+            Ok(()) => {}
+            Err(error) => match Special::in_error(&error) {
+                Some(special) => return Ok(Some((file, special))),
+                None => return Err(error),
+            },
+        }
+    }
+    Ok(None)
+}
+
 /// The size of the `-wal` file, 0 if there is none.
 ///
 /// # Errors
 /// When it can't be looked at.
 pub(super) fn wal_bytes(path: &Path) -> io::Result<u64> {
-    match fs::metadata(beside(path, "-wal")) {
+    match fs::symlink_metadata(beside(path, "-wal")) {
         Ok(wal) => Ok(wal.len()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
@@ -77,7 +103,7 @@ pub struct CommitMark([u8; 48]);
 /// Source: "The WAL-Index File Format" of SQLite's `walformat.html`.
 pub(super) fn commit_mark(path: &Path) -> io::Result<CommitMark> {
     let mut head = [0; 48];
-    File::open(beside(path, "-shm"))?.read_exact_at(&mut head, 0)?;
+    regular::open(&beside(path, "-shm"))?.read_exact_at(&mut head, 0)?;
     Ok(CommitMark(head))
 }
 
@@ -94,7 +120,7 @@ pub(super) struct Hold(File);
 
 impl Hold {
     fn take(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::open(path)?;
+        let file = regular::open(path)?;
         let lock = byte_range(READ_LOCK, SHARED_LOCKS);
         #[expect(unsafe_code, reason = "no safe wrapper locks a byte range that starts elsewhere than at 0")]
         // SAFETY: the descriptor is open, and F_SETLK only reads the structure, which outlives the call.
@@ -131,7 +157,7 @@ fn byte_range(kind: libc::c_short, (start, length): (i64, i64)) -> libc::flock {
 /// Closing a descriptor of a file drops every POSIX lock that this process holds on it, those of an open connection
 /// too. So this must not run while a connection of ours is open; [`super::KernelDb`] sees to that.
 fn is_held_at(path: &Path, bytes: (i64, i64)) -> io::Result<bool> {
-    match File::open(path) {
+    match regular::open(path) {
         Ok(file) => is_held(&file, bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::regular::{self, Special};
+
 pub use access::{Access, CommitMark};
 use access::{Fingerprint, Hold, beside};
 pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse};
@@ -66,6 +68,14 @@ pub enum DbError {
         path: PathBuf,
         /// What SQLite said.
         source: rusqlite::Error,
+    },
+    /// It, or a file beside it, is a device, a FIFO or something else of the kind.
+    #[error("failed to open {}, which is part of the kernel's database: {special}; links are followed on the way to the database itself only", path.display())]
+    Special {
+        /// Which file.
+        path: PathBuf,
+        /// What it is.
+        special: Special,
     },
     /// A table or column is missing.
     #[error("{} is not a kernel database that spanwatch knows: {what}; expected what @agoric/swing-store 0.10 writes", path.display())]
@@ -142,8 +152,14 @@ impl KernelDb {
             io::ErrorKind::NotFound => DbError::NotFound(file.clone()),
             _ => DbError::Io { what: "look at", path: file.clone(), hint: "may this user read the directory?", source },
         })?;
-        if !file.is_file() {
-            return Err(DbError::NotFound(file));
+        let metadata = fs::metadata(&file).map_err(|source| DbError::Io {
+            what: "look at",
+            path: file.clone(),
+            hint: "may this user read the directory?",
+            source,
+        })?;
+        if let Some(special) = Special::of(&metadata) {
+            return Err(DbError::Special { path: file, special });
         }
         Ok(Self { path: file, may_copy: true, known_schema: Mutex::default(), copy: Mutex::default() })
     }
@@ -226,7 +242,7 @@ impl KernelDb {
             let path = match access {
                 Access::Live | Access::Down => real.clone(),
                 Access::Crashed if !self.may_copy => return Err(DbError::Crashed(self.path.clone())),
-                Access::Crashed => match self.copy_of_crashed(&mut copy, &before)? {
+                Access::Crashed => match self.copy_of_crashed(&real, &mut copy, &before)? {
                     Some(path) => path,
                     None => continue,
                 },
@@ -256,16 +272,31 @@ impl KernelDb {
     }
 
     fn access_now(&self, real: &Path) -> Result<Option<(Access, Hold)>, DbError> {
-        Access::of(real).map_err(|source| DbError::Io {
-            what: "look beside",
-            path: self.path.clone(),
-            hint: "may this user read the -wal and -shm files?",
-            source,
+        let look = || {
+            if let Some((path, special)) = access::special_beside(real)? {
+                return Ok(Err(DbError::Special { path, special }));
+            }
+            Access::of(real).map(Ok)
+        };
+        look().unwrap_or_else(|source: io::Error| {
+            let path = real.to_owned();
+            Err(match Special::in_error(&source) {
+                Some(special) => DbError::Special { path, special },
+                None => {
+                    let hint = "may this user read the -wal and -shm files?";
+                    DbError::Io { what: "look beside", path, hint, source }
+                }
+            })
         })
     }
 
     /// The copy to read, made or still good; `None` if the files changed while they were copied.
-    fn copy_of_crashed(&self, copy: &mut Option<CopyOfCrashed>, now: &Fingerprint) -> Result<Option<PathBuf>, DbError> {
+    fn copy_of_crashed(
+        &self,
+        real: &Path,
+        copy: &mut Option<CopyOfCrashed>,
+        now: &Fingerprint,
+    ) -> Result<Option<PathBuf>, DbError> {
         if copy.as_ref().is_none_or(|copy| copy.of != *now) {
             *copy = None;
             let failed = |source| DbError::Io {
@@ -275,8 +306,8 @@ impl KernelDb {
                 source,
             };
             remove_copies_of_the_dead();
-            let needed = fs::metadata(&self.path).map_err(failed)?.len();
-            let needed = needed + fs::metadata(beside(&self.path, "-wal")).map_err(failed)?.len();
+            let needed = fs::metadata(real).map_err(failed)?.len();
+            let needed = needed + access::wal_bytes(real).map_err(failed)?;
             let room = rustix::fs::statvfs(std::env::temp_dir()).map_err(|error| failed(error.into()))?;
             let room = room.f_bavail.saturating_mul(room.f_frsize);
             if room < needed + ROOM_TO_LEAVE {
@@ -286,9 +317,9 @@ impl KernelDb {
             let prefix = format!("{COPY_PREFIX}{}-", std::process::id());
             let dir = tempfile::Builder::new().prefix(&prefix).tempdir().map_err(failed)?;
             let to = dir.path().join(FILE_NAME);
-            fs::copy(&self.path, &to).map_err(failed)?;
-            fs::copy(beside(&self.path, "-wal"), beside(&to, "-wal")).map_err(failed)?;
-            if Fingerprint::of(&self.path) != *now {
+            copy_file(real, &to).map_err(failed)?;
+            copy_file(&beside(real, "-wal"), &beside(&to, "-wal")).map_err(failed)?;
+            if Fingerprint::of(real) != *now {
                 return Ok(None);
             }
             *copy = Some(CopyOfCrashed { of: now.clone(), dir });
@@ -308,6 +339,7 @@ impl KernelDb {
             Access::Down => ("mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY),
             Access::Crashed => ("mode=rw", OpenFlags::SQLITE_OPEN_READ_WRITE),
         };
+        regular::guard_sqlite();
         let flags = flag | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(format!("file:{}?{mode}", uri_path(path)), flags)?;
         db.busy_timeout(BUSY_TIMEOUT)?;
@@ -323,6 +355,11 @@ impl KernelDb {
         drop(known);
         Ok(reading(&Reader::new(&transaction, access))?)
     }
+}
+
+/// Copies a regular file into a new one.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    io::copy(&mut regular::open(from)?, &mut fs::File::create_new(to)?).map(drop)
 }
 
 fn identity(path: &Path) -> Result<Identity, DbError> {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 use sha2::{Digest, Sha256};
 
+use crate::regular;
 use crate::transcript::Hash256;
 
 /// No worker is larger. Those of `@agoric/xsnap` have some megabytes.
@@ -36,10 +37,7 @@ pub(super) struct Program {
 impl Program {
     /// Takes a copy of a program, which from then on does not change even if its file does.
     pub(super) fn load(path: &Path) -> io::Result<Self> {
-        let source = File::open(path)?;
-        if !source.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-        }
+        let source = regular::open_named(path)?;
         if rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_err() {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not executable"));
         }

@@ -24,6 +24,7 @@ pub use captures::{CaptureRow, CapturedItems};
 pub use queue::{Backlog, Job, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source};
 pub use verdicts::{Acknowledged, Outcome, VerdictFilter, VerdictRow};
 
+use crate::regular;
 use crate::transcript::{Hash256, Position, SpanId, VatId};
 
 const FILE_NAME: &str = "spanwatch.sqlite";
@@ -116,7 +117,7 @@ impl Store {
         };
         fs::create_dir_all(dir).map_err(failed("make", dir))?;
         let lock_path = dir.join(LOCK_NAME);
-        let lock = File::create(&lock_path).map_err(failed("make", &lock_path))?;
+        let lock = regular::open_or_create(&lock_path, 0o640).map_err(failed("open", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.to_owned())),
@@ -133,7 +134,7 @@ impl Store {
     /// When there is none, or it can't be opened.
     pub fn open_beside_the_daemon(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE_NAME);
-        if !path.exists() {
+        if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Err(StoreError::Missing(path));
         }
         let store = Self::connect(path, OpenFlags::empty(), None)?;
@@ -146,6 +147,16 @@ impl Store {
     }
 
     fn connect(path: PathBuf, more: OpenFlags, lock: Option<File>) -> Result<Self, StoreError> {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let mut file = path.clone().into_os_string();
+            file.push(suffix);
+            regular::check(Path::new(&file)).map_err(|source| StoreError::Io {
+                what: "open",
+                path: file.into(),
+                source,
+            })?;
+        }
+        regular::guard_sqlite();
         let opened = || -> rusqlite::Result<Connection> {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
             let db = Connection::open_with_flags(&path, flags)?;
