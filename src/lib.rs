@@ -14,6 +14,7 @@
 //! [`regular`] opens files for all of them. [`cli`] is the program around them.
 
 pub mod archive;
+pub mod audit;
 pub mod bundle;
 pub mod capture;
 pub mod cli;

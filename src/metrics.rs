@@ -12,6 +12,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::audit::ContradictionKind;
 use crate::evidence::EvidenceError;
 use crate::sandbox::Layer;
 use crate::verdict::{Failure, FindingKind, HeapLikeness, Unverifiable, Verdict};
@@ -37,6 +38,7 @@ pub struct Metrics {
     pub spans: IntCounterVec,
     pub divergences: IntCounterVec,
     pub divergences_unacknowledged: IntGauge,
+    pub contradictions: IntCounterVec,
     pub unverifiable_spans: IntCounterVec,
     pub failures: IntCounterVec,
     pub missed_spans: IntCounter,
@@ -161,6 +163,12 @@ impl Metrics {
             divergences,
             divergences_unacknowledged: make
                 .gauge("divergences_unacknowledged", "Diverged spans that nobody has acknowledged."),
+            contradictions: make.counters(
+                "contradictions_total",
+                "Responses of the kernel that contradict the transcript that they are in, by what contradicts.",
+                "kind",
+                &ContradictionKind::RESPONSES.map(ContradictionKind::label),
+            ),
             unverifiable_spans: make.counters(
                 "unverifiable_spans_total",
                 "Spans whose record can't be replayed, by reason.",
@@ -303,6 +311,7 @@ impl Metrics {
                 let counter = self.divergences.get_metric_with_label_values(&[kind, heap]);
                 counter.map(|counter| counter.inc_by(value)).unwrap_or_default();
             }
+            "contradictions" => one(&self.contradictions),
             "unverifiable" => one(&self.unverifiable_spans),
             "failures" => one(&self.failures),
             "missed" => self.missed_spans.inc_by(value),

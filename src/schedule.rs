@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 use crate::archive::Archives;
+use crate::audit::{self, Contradictions};
 use crate::capture::Captures;
 use crate::evidence::{EvidenceError, Keeper, Kept, Witness};
 use crate::forensics::heaps;
@@ -89,6 +90,26 @@ pub struct SpanReport {
     pub took: Duration,
     /// Of a divergence: the evidence that was kept, or why none could be.
     pub evidence: Option<Result<Kept, EvidenceError>>,
+    /// Responses in its items that the items themselves contradict.
+    pub contradictions: Contradictions,
+}
+
+impl SpanReport {
+    /// Makes contradictions the verdict where the replay found no difference. What failed for a reason of ours and may be
+    /// tried again keeps its verdict; [`SpanReport::conclude`] is for when it is not tried again.
+    fn weigh_contradictions(&mut self) {
+        if !matches!(self.verdict, Verdict::Failed(_)) {
+            self.conclude();
+        }
+    }
+
+    /// Makes contradictions the verdict where the replay found no difference: nothing else may hide them.
+    pub fn conclude(&mut self) {
+        if !self.contradictions.is_empty() && !matches!(self.verdict, Verdict::Diverged(_) | Verdict::Contradicted(_)) {
+            let otherwise = std::mem::replace(&mut self.verdict, Verdict::Verified);
+            self.verdict = Verdict::Contradicted(Box::new(otherwise));
+        }
+    }
 }
 
 /// What a replay leaves for the span after it.
@@ -289,6 +310,7 @@ pub fn run_span(
         image_bytes: None,
         took: Duration::ZERO,
         evidence: None,
+        contradictions: Contradictions::default(),
     };
     let mut leaves = Handover::default();
     // A mistake of ours in one span must not cost the verdicts of the others.
@@ -298,6 +320,7 @@ pub fn run_span(
         Ok(Ok(verdict) | Err(verdict)) => verdict,
         Err(_) => Verdict::Failed(Failure::System("spanwatch has a bug: please report what it printed".to_owned())),
     };
+    report.weigh_contradictions();
     report.took = began.elapsed();
     report.image_bytes = leaves.image.as_ref().map(Image::bytes);
     (leaves.start, leaves.verdict) = (report.id.start, report.verdict.label());
@@ -325,6 +348,8 @@ fn verify(
     let text = SpanText::load(context.db, context.archives, context.captures, planned)?;
     let items = text.parse().map_err(Verdict::Unverifiable)?;
     report.begins = items.first().map(|(_, item)| item.kind.name());
+    report.contradictions = audit::check_span(&items)
+        .map_err(|error| Verdict::Failed(Failure::System(format!("the responses could not be checked: {error}"))))?;
     let span = Span::new(&planned.row.id, planned.ends, &items, text.is_whole())?;
     report.ends = Some(span.ends);
 

@@ -20,6 +20,8 @@ pub enum Verdict {
     Partial(Partial),
     /// A worker did something else than the record says.
     Diverged(Divergence),
+    /// A response in the record is not what the record itself implies. What came of the replay apart from that.
+    Contradicted(Box<Verdict>),
     /// The record can't be replayed.
     Unverifiable(Unverifiable),
     /// It could have been replayed, but something on our side went wrong.
@@ -30,7 +32,8 @@ pub enum Verdict {
 
 impl Verdict {
     /// All labels, in the order in which a summary lists them.
-    pub const LABELS: [&str; 6] = ["verified", "partial", "diverged", "unverifiable", "failed", "not_applicable"];
+    pub const LABELS: [&str; 7] =
+        ["verified", "partial", "diverged", "contradicted", "unverifiable", "failed", "not_applicable"];
 
     /// One word.
     #[must_use]
@@ -39,9 +42,41 @@ impl Verdict {
             Self::Verified => "verified",
             Self::Partial(_) => "partial",
             Self::Diverged(_) => "diverged",
+            Self::Contradicted(_) => "contradicted",
             Self::Unverifiable(_) => "unverifiable",
             Self::Failed(_) => "failed",
             Self::NotApplicable(_) => "not_applicable",
+        }
+    }
+
+    /// Whether it says that the node's own record is damaged.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Unverifiable(reason) => reason.is_damage(),
+            Self::Contradicted(otherwise) => otherwise.is_damage(),
+            _ => false,
+        }
+    }
+
+    /// Where the part that could be seen ends, if that is not all.
+    #[must_use]
+    pub fn partial(&self) -> Option<Partial> {
+        match self {
+            Self::Partial(partial) => Some(*partial),
+            Self::Diverged(divergence) => divergence.partial,
+            Self::Contradicted(otherwise) => otherwise.partial(),
+            Self::Verified | Self::Unverifiable(_) | Self::Failed(_) | Self::NotApplicable(_) => None,
+        }
+    }
+
+    /// Whether a worker was started for it.
+    #[must_use]
+    pub fn is_of_a_replay(&self) -> bool {
+        match self {
+            Self::Verified | Self::Partial(_) | Self::Diverged(_) | Self::Failed(_) => true,
+            Self::Contradicted(otherwise) => otherwise.is_of_a_replay(),
+            Self::Unverifiable(_) | Self::NotApplicable(_) => false,
         }
     }
 }

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{CliError, DbArgs, Exit, Format, WorkerArgs};
+use crate::audit::Contradictions;
 use crate::capture::Captures;
 use crate::evidence::{Case, Replacement, column, pack, worker_facts};
 use crate::forensics::Account;
@@ -166,6 +167,7 @@ fn report(case: &Case, worker: usize, judged: Judged, took: Duration) -> SpanRep
     let word = |text: &str, known: &[&'static str]| known.iter().find(|known| **known == text).copied();
     let first = judged.first();
     SpanReport {
+        contradictions: Contradictions::default(),
         id: case.id().clone(),
         name: facts.name.clone(),
         incarnation: facts.incarnation,

@@ -100,7 +100,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     });
     bar.finish_and_clear();
     columns.note();
-    if written.is_err() && totals.count("diverged") > 0 {
+    if written.is_err() && (totals.count("diverged") > 0 || totals.contradictions > 0) {
         // Nobody reads on, but the exit code can still tell.
         return Ok(Exit::Diverged);
     }
@@ -153,7 +153,7 @@ fn beside_a_node(asked: Option<NonZeroUsize>) -> NonZeroUsize {
 
 pub(super) fn exit(totals: &Totals, are_all_rows_readable: bool) -> Exit {
     let incomplete = totals.count("unverifiable") + totals.count("failed");
-    if totals.count("diverged") > 0 {
+    if totals.count("diverged") > 0 || totals.contradictions > 0 {
         Exit::Diverged
     } else if incomplete > 0 || totals.asked_verified == 0 || !are_all_rows_readable {
         Exit::Incomplete

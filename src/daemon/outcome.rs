@@ -13,15 +13,12 @@ pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Ou
         kinds.sort_unstable();
         kinds.dedup();
     }
-    let partial = match &report.verdict {
-        Verdict::Partial(partial) => Some(*partial),
-        Verdict::Diverged(divergence) => divergence.partial,
-        _ => None,
-    };
+    let partial = report.verdict.partial();
     Outcome {
         verdict: report.verdict.label(),
         reason: reason_label(&report.verdict),
-        explanation: explanation(&report.verdict),
+        explanation: explanation(report),
+        contradictions: report.contradictions.kinds().collect(),
         kinds,
         seen_to: partial.map(|partial| partial.seen_to),
         unseen: partial.map_or(0, |partial| partial.end - partial.seen_to),
@@ -40,8 +37,21 @@ pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Ou
     }
 }
 
-fn explanation(verdict: &Verdict) -> Option<String> {
+fn explanation(report: &SpanReport) -> Option<String> {
+    let of_replay = explanation_of(&report.verdict);
+    let Some(first) = report.contradictions.kept.first() else { return of_replay };
+    let more = report.contradictions.total - 1;
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let contradicted = format!("at position {}, a response contradicts the record: {first}{more}", first.position);
+    Some(match of_replay {
+        Some(of_replay) => format!("{of_replay}; {contradicted}"),
+        None => contradicted,
+    })
+}
+
+fn explanation_of(verdict: &Verdict) -> Option<String> {
     match verdict {
+        Verdict::Contradicted(otherwise) => explanation_of(otherwise),
         Verdict::Verified => None,
         Verdict::Partial(partial) => Some(partial.to_string()),
         Verdict::Diverged(divergence) => divergence.findings.first().map(|first| {

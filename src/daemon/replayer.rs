@@ -98,7 +98,7 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
             let next = unit.get(index + 1);
             keep_image(shared, planned, next, &leaves);
             handover = Some(leaves);
-            judge(shared, &jobs, planned, &report);
+            judge(shared, &jobs, planned, &mut report);
             judged.insert(&planned.row.id);
             if shared.is_stopping() {
                 return;
@@ -128,7 +128,7 @@ fn follow(shared: &Shared, jobs: &mut Vec<Job>, claim: &mut Claim<'_>) {
 }
 
 /// Writes a span's verdict and reports it; or puts the span off.
-fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanReport) {
+fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut SpanReport) {
     let ours = jobs.iter().find(|job| job.row.id == planned.row.id);
     let job = match ours {
         Some(job) => job.clone(),
@@ -145,6 +145,7 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanRepo
     {
         return put_off(shared, &job, failure, true);
     }
+    report.conclude();
     let outcome = outcome(report, &job, &shared.programs[0].sha256);
     let is_first = loop {
         match shared.store.finish(job.id, &report.id, &outcome) {
@@ -175,6 +176,9 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &SpanRepo
     }
     if let Some(reason) = outcome.reason {
         metrics.restore(outcome.verdict, reason, 1);
+    }
+    for (kind, count) in &outcome.contradictions {
+        metrics.restore("contradictions", kind.label(), *count);
     }
     if outcome.verdict == "failed" {
         metrics.restore("failures", outcome.reason.unwrap_or("system"), 1);
@@ -236,6 +240,22 @@ fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, sourc
                 findings = findings_total,
                 repeat = repeat.label(),
                 "DIVERGED: {vat} ({name}), span [{start}, {end}), {explanation}"
+            );
+        }
+        Verdict::Contradicted(_) => {
+            let Some(first) = report.contradictions.kept.first() else { return };
+            tracing::error!(
+                %vat,
+                name,
+                start,
+                end,
+                position = first.position,
+                kind = first.kind.label(),
+                key = first.key,
+                recorded = first.recorded,
+                implied = first.implied,
+                contradictions = report.contradictions.total,
+                "CONTRADICTED: {vat} ({name}), span [{start}, {end}), {explanation}"
             );
         }
         Verdict::Failed(_) => {

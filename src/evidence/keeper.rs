@@ -464,6 +464,7 @@ pub fn column(verdict: &Verdict, worker: WorkerFacts) -> WorkerColumn {
         explanation: String::new(),
     };
     match verdict {
+        Verdict::Contradicted(otherwise) => return self::column(otherwise, column.worker),
         Verdict::Verified => {
             column.outcome = "reproduces".to_owned();
             column.explanation = "all as recorded".to_owned();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Totals, reason_label};
+use crate::audit::Contradiction;
 use crate::replay::WorkerProgram;
 use crate::schedule::SpanReport;
 use crate::verdict::{Finding, HeapAnswer, Outcome, Repeat, Verdict};
@@ -27,6 +28,12 @@ struct SpanLine<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     base_unproved: bool,
     verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    contradictions: &'a [Contradiction],
+    #[serde(skip_serializing_if = "is_zero")]
+    contradictions_total: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<&'a [Finding]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +77,7 @@ struct SummaryLine<'a> {
     deliveries: u64,
     syscalls: u64,
     snapshot_hashes: u64,
+    contradictions: u64,
     seconds: f64,
 }
 
@@ -105,6 +113,12 @@ pub fn span(report: &SpanReport) -> String {
         base: report.base,
         base_unproved: report.is_base_unproved,
         verdict: report.verdict.label(),
+        replay: match &report.verdict {
+            Verdict::Contradicted(otherwise) => Some(otherwise.label()),
+            _ => None,
+        },
+        contradictions: &report.contradictions.kept,
+        contradictions_total: report.contradictions.total,
         findings: divergence.map(|divergence| &divergence.findings[..]),
         findings_total: divergence.map(|divergence| divergence.findings_total),
         repeat: divergence.map(|divergence| divergence.repeat.label()),
@@ -114,25 +128,31 @@ pub fn span(report: &SpanReport) -> String {
         evidence: report.evidence.as_ref().and_then(|kept| kept.as_ref().ok()).map(|kept| &kept.folder[..]),
         failure: divergence.and_then(|divergence| divergence.failure.as_deref()),
         reason: reason_label(&report.verdict),
-        damage: matches!(&report.verdict, Verdict::Unverifiable(reason) if reason.is_damage()),
-        explanation: match &report.verdict {
-            Verdict::Verified | Verdict::Diverged(_) => None,
-            Verdict::Partial(partial) => Some(partial.to_string()),
-            Verdict::Unverifiable(reason) => Some(reason.to_string()),
-            Verdict::Failed(failure) => Some(failure.to_string()),
-            Verdict::NotApplicable(reason) => Some(reason.text().to_owned()),
-        },
+        damage: report.verdict.is_damage(),
+        explanation: explanation(&report.verdict),
         stopped_at: report.stopped_at,
-        seen_to: match &report.verdict {
-            Verdict::Partial(partial) => Some(partial.seen_to),
-            Verdict::Diverged(divergence) => divergence.partial.map(|partial| partial.seen_to),
-            _ => None,
-        },
+        seen_to: report.verdict.partial().map(|partial| partial.seen_to),
         deliveries: report.deliveries,
         syscalls: report.syscalls,
         snapshot_hash_compared: report.is_hash_compared,
         seconds: seconds(report.took),
     })
+}
+
+fn explanation(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Verified | Verdict::Diverged(_) => None,
+        Verdict::Partial(partial) => Some(partial.to_string()),
+        Verdict::Contradicted(otherwise) => explanation(otherwise),
+        Verdict::Unverifiable(reason) => Some(reason.to_string()),
+        Verdict::Failed(failure) => Some(failure.to_string()),
+        Verdict::NotApplicable(reason) => Some(reason.text().to_owned()),
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The last line.
@@ -148,6 +168,7 @@ pub fn summary(totals: &Totals, workers: &[WorkerProgram], took: Duration) -> St
         deliveries: totals.deliveries,
         syscalls: totals.syscalls,
         snapshot_hashes: totals.hashes,
+        contradictions: totals.contradictions,
         seconds: seconds(took),
     })
 }

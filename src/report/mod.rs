@@ -26,6 +26,8 @@ pub struct Totals {
     pub syscalls: u64,
     /// Snapshot hashes compared.
     pub hashes: u64,
+    /// Responses that the record itself contradicts.
+    pub contradictions: u64,
 }
 
 impl Totals {
@@ -40,6 +42,7 @@ impl Totals {
         self.deliveries += report.deliveries;
         self.syscalls += report.syscalls;
         self.hashes += u64::from(report.is_hash_compared);
+        self.contradictions += report.contradictions.total;
     }
 
     /// Spans with a verdict of this label.
@@ -54,6 +57,7 @@ impl Totals {
 pub fn reason_label(verdict: &Verdict) -> Option<&'static str> {
     match verdict {
         Verdict::Verified | Verdict::Partial(_) | Verdict::Diverged(_) => None,
+        Verdict::Contradicted(otherwise) => reason_label(otherwise),
         Verdict::Unverifiable(reason) => Some(reason.label()),
         Verdict::Failed(failure) => Some(failure.label()),
         Verdict::NotApplicable(reason) => Some(reason.label()),

@@ -31,7 +31,7 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
     if !report.is_asked {
         text.push_str(", on the way");
     }
-    if matches!(report.verdict, Verdict::Verified | Verdict::Partial(_) | Verdict::Diverged(_) | Verdict::Failed(_)) {
+    if report.verdict.is_of_a_replay() {
         let _ = write!(
             text,
             ": {}, {}, {}, {:.2} s",
@@ -41,8 +41,16 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
             report.took.as_secs_f64()
         );
     }
-    match &report.verdict {
-        Verdict::Verified => {}
+    let replayed = match &report.verdict {
+        Verdict::Contradicted(otherwise) => {
+            let _ = write!(text, "\n    apart from the responses: {}", otherwise.label());
+            otherwise
+        }
+        verdict => verdict,
+    };
+    contradictions(report, &mut text);
+    match replayed {
+        Verdict::Verified | Verdict::Contradicted(_) => {}
         Verdict::Partial(partial) => {
             let _ = write!(text, "\n    {partial}");
         }
@@ -110,9 +118,20 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
     text
 }
 
+/// Responses that the record itself contradicts, a line each.
+fn contradictions(report: &SpanReport, text: &mut String) {
+    for contradiction in &report.contradictions.kept {
+        let _ = write!(text, "\n    contradicted at {}:{}, {contradiction}", report.id.vat, contradiction.position);
+    }
+    let unsaid = report.contradictions.total - report.contradictions.kept.len() as u64;
+    if unsaid > 0 {
+        let _ = write!(text, "\n    and {} more", plural(unsaid, "contradiction", "contradictions"));
+    }
+}
+
 fn shouted(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Diverged(_) => verdict.label().to_uppercase(),
+        Verdict::Diverged(_) | Verdict::Contradicted(_) => verdict.label().to_uppercase(),
         Verdict::NotApplicable(_) => "-".to_owned(),
         _ => verdict.label().to_owned(),
     }
@@ -126,7 +145,7 @@ fn base(report: &SpanReport) -> String {
 /// The summary at the end.
 #[must_use]
 pub fn summary(totals: &Totals, took: Duration) -> String {
-    let applicable: u64 = Verdict::LABELS[..5].iter().map(|label| totals.count(label)).sum();
+    let applicable: u64 = Verdict::LABELS[..6].iter().map(|label| totals.count(label)).sum();
     let mut text = format!(
         "{} of {} verified: {}, {}, {} compared in {:.1} s",
         totals.count("verified"),
@@ -136,7 +155,7 @@ pub fn summary(totals: &Totals, took: Duration) -> String {
         plural(totals.hashes, "snapshot hash", "snapshot hashes"),
         took.as_secs_f64()
     );
-    for label in ["partial", "diverged", "unverifiable", "failed"] {
+    for label in ["partial", "diverged", "contradicted", "unverifiable", "failed"] {
         let count = totals.count(label);
         if count > 0 {
             let _ = write!(text, "; {count} {label}");
@@ -164,6 +183,7 @@ pub fn plural(count: u64, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::{Contradiction, ContradictionKind, Contradictions};
     use crate::transcript::{SpanId, VatId, sha256};
     use crate::verdict::{Divergence, Failure, Finding, FindingKind, NotApplicable, Partial, Unverifiable};
 
@@ -186,6 +206,7 @@ mod tests {
             image_bytes: None,
             took: Duration::from_millis(1_234),
             evidence: None,
+            contradictions: Contradictions::default(),
         }
     }
 
@@ -267,6 +288,21 @@ mod tests {
         ]
     }
 
+    fn contradicted(verdict: Verdict, total: u64) -> SpanReport {
+        let mut contradictions = Contradictions::default();
+        let contradiction = Contradiction {
+            kind: ContradictionKind::Value,
+            position: 7,
+            syscall: Some(2),
+            key: Some("\"vc.5.sé\"".to_owned()),
+            recorded: "[\"ok\",\"1\"]".to_owned(),
+            implied: "null".to_owned(),
+        };
+        contradictions.add(contradiction);
+        contradictions.total = total;
+        SpanReport { contradictions, ..report(verdict) }
+    }
+
     #[test]
     fn every_line_reads_well() {
         let mut verdicts = vec![Verdict::Verified, Verdict::Partial(Partial { seen_to: 9, end: 19 })];
@@ -286,6 +322,12 @@ mod tests {
             (false, true, false, None, None);
         totals.add(&odd);
         lines.push(span(&odd, 2));
+        for otherwise in [Verdict::Verified, Verdict::Unverifiable(Unverifiable::ItemsPruned)] {
+            let report = contradicted(Verdict::Contradicted(Box::new(otherwise)), 1);
+            totals.add(&report);
+            lines.push(span(&report, 1));
+        }
+        lines.extend(divergences().into_iter().take(1).map(|one| span(&contradicted(Verdict::Diverged(one), 60), 1)));
         lines.push(summary(&totals, Duration::from_secs(3)));
         insta::assert_snapshot!(lines.join("\n"));
     }

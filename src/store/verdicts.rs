@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::captures::release;
 use super::queue::add_total;
 use super::{SeenTo, Store, StoreError, now, signed, span_id, unsigned};
+use crate::audit::ContradictionKind;
 use crate::transcript::SpanId;
 use crate::verdict::FindingKind;
 
@@ -20,6 +21,8 @@ pub struct Outcome {
     pub explanation: Option<String>,
     /// The kinds of what differed, each once.
     pub kinds: Vec<&'static str>,
+    /// Responses that contradict the record, by kind.
+    pub contradictions: Vec<(ContradictionKind, u64)>,
     /// Where the part that could be seen ends, for one that is partial or has no more than a part.
     pub seen_to: Option<SeenTo>,
     /// Items that were gone before they could be seen.
@@ -168,6 +171,9 @@ impl Store {
             add_total(db, "spans", outcome.verdict, 1)?;
             for kind in &outcome.kinds {
                 add_total(db, "divergences", &outcome.divergence_label(kind), 1)?;
+            }
+            for (kind, count) in &outcome.contradictions {
+                add_total(db, "contradictions", kind.label(), *count)?;
             }
             match (outcome.verdict, outcome.reason) {
                 ("unverifiable", Some(reason)) => add_total(db, "unverifiable", reason, 1)?,

@@ -7,6 +7,7 @@
 //! [`canonical`] turns a text into bytes that are equal exactly when the values are. It is only for comparing: those
 //! bytes are not JSON.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -73,6 +74,24 @@ fn write(raw: &RawValue, depth: usize, out: &mut Vec<u8>) -> Result<(), Canonica
         _ => out.extend_from_slice(text.as_bytes()),
     }
     Ok(())
+}
+
+/// The string that a JSON text is, as WTF-8: UTF-8, in which a lone surrogate may stand too. `None` if it is no string.
+#[must_use]
+pub fn string(text: &str) -> Option<Cow<'_, [u8]>> {
+    let inside = text.strip_prefix('"')?;
+    match inside.strip_suffix('"') {
+        Some(inside) if !inside.bytes().any(|byte| byte == b'\\' || byte == b'"') => {
+            Some(Cow::Borrowed(inside.as_bytes()))
+        }
+        _ => serde_json::from_str::<Text>(text).ok().map(|text| Cow::Owned(text.0)),
+    }
+}
+
+/// The value of a field of the object that a JSON text is; of two the last counts, as in JavaScript.
+#[must_use]
+pub fn field<'a>(text: &'a str, name: &[u8]) -> Option<&'a RawValue> {
+    serde_json::from_str::<Fields<'a>>(text).ok()?.0.get(name).copied()
 }
 
 /// A length before the bytes, so that no content can be taken for structure.

@@ -30,6 +30,18 @@ impl Hash256 {
         Self(hasher.finalize().into())
     }
 
+    /// Takes the 32 bytes; anything else is `None`.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The 64 hex digits as bytes: the operand of the span hash.
     fn hex(&self) -> [u8; 64] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -11,7 +11,7 @@ mod item;
 mod items;
 
 pub use hash::{Hash256, SpanHasher, sha256};
-pub use item::{DeliveryKind, Item, ItemError, ItemResult, Syscall};
+pub use item::{DeliveryKind, Item, ItemError, ItemResult, RealDelivery, Syscall};
 pub use items::Items;
 
 use std::fmt;

@@ -1,0 +1,163 @@
+//! What the record says against itself, in words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::transcript::Position;
+use crate::verdict::excerpts;
+
+/// Longer keys are shown in part.
+const KEY_BYTES_MAX: usize = 300;
+
+/// What contradicts the transcript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContradictionKind {
+    /// The response to a `vatstoreGet`.
+    Value,
+    /// The response to a `vatstoreGetNextKey`.
+    NextKey,
+    /// A response of a form that the kernel never gives to that syscall.
+    Form,
+    /// A key without its row in `kvStore`.
+    RowMissing,
+    /// A row in `kvStore` of a key that the vat does not have.
+    RowExtra,
+    /// A row in `kvStore` with another value.
+    RowDiffers,
+}
+
+impl ContradictionKind {
+    /// The kinds that a span by itself can have.
+    pub const RESPONSES: [Self; 3] = [Self::Value, Self::NextKey, Self::Form];
+
+    /// One word, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::NextKey => "next_key",
+            Self::Form => "form",
+            Self::RowMissing => "row_missing",
+            Self::RowExtra => "row_extra",
+            Self::RowDiffers => "row_differs",
+        }
+    }
+}
+
+/// One contradiction. All texts are safe to print.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contradiction {
+    /// What contradicts.
+    pub kind: ContradictionKind,
+    /// Position of the item with the response; of a row in `kvStore`, one past the last item that was followed.
+    pub position: Position,
+    /// Number of the syscall within the delivery, from 0; none for a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syscall: Option<usize>,
+    /// The key that was asked for, or that the row has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// What the record, or the row, says.
+    pub recorded: String,
+    /// What the transcript implies.
+    pub implied: String,
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind.label())?;
+        if let Some(syscall) = self.syscall {
+            write!(f, " (syscall {syscall})")?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, ", key {key}")?;
+        }
+        write!(f, ": recorded {}, implied {}", self.recorded, self.implied)
+    }
+}
+
+/// Some contradictions, and how many there are in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contradictions {
+    /// The first of them, by position.
+    pub kept: Vec<Contradiction>,
+    /// How many there are.
+    pub total: u64,
+    /// How many of each kind.
+    counts: BTreeMap<ContradictionKind, u64>,
+}
+
+impl Contradictions {
+    /// How many are kept of one span, or of one vat's history.
+    pub const KEPT_MAX: usize = 50;
+
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Counts one and keeps it if it is among the first.
+    pub fn add(&mut self, contradiction: Contradiction) {
+        self.total += 1;
+        *self.counts.entry(contradiction.kind).or_default() += 1;
+        if self.kept.len() < Self::KEPT_MAX {
+            self.kept.push(contradiction);
+        }
+    }
+
+    /// How many there are of each kind that there is.
+    pub fn kinds(&self) -> impl Iterator<Item = (ContradictionKind, u64)> {
+        self.counts.iter().map(|(kind, count)| (*kind, *count))
+    }
+}
+
+/// A key in quotes: what does not print, and what is not UTF-8, is escaped.
+pub(super) fn shown(key: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for chunk in key.utf8_chunks() {
+        text.extend(chunk.valid().chars().flat_map(char::escape_debug));
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text.push('"');
+    cut(&text, KEY_BYTES_MAX)
+}
+
+/// A response's JSON text, cut and safe to print.
+pub(super) fn shown_response(text: &str) -> String {
+    let (cut, _) = excerpts(Some(text), None);
+    let mut text = String::new();
+    for one in cut.unwrap_or_default().chars() {
+        match one {
+            // What JSON itself escapes stays as it is.
+            '"' | '\\' | '\'' => text.push(one),
+            _ => text.extend(one.escape_debug()),
+        }
+    }
+    text
+}
+
+fn cut(text: &str, max: usize) -> String {
+    match text.len() > max {
+        true => format!("{}… ({} bytes)", &text[..text.floor_char_boundary(max)], text.len()),
+        false => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_safe_to_print() {
+        assert_eq!(shown("vc.5.sé\u{1b}[2J\n\"".as_bytes()), r#""vc.5.sé\u{1b}[2J\n\"""#);
+        assert_eq!(shown(b"lone \xed\xa0\xbd"), r#""lone \xed\xa0\xbd""#);
+        assert_eq!(shown("\u{202e}".as_bytes()), r#""\u{202e}""#);
+        assert!(shown(&vec![b'x'; 10_000]).len() < 400);
+    }
+}
