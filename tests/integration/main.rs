@@ -8,6 +8,7 @@
 //! | `daemon` | nothing that closes goes without a verdict | a stand-in for a node, block by block |
 //! | `fates` | whatever happens to node or daemon is survived | likewise |
 //! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
+//! | `earlier` | a state directory of an earlier version goes on with the present one | files that 0.1.0 wrote |
 //! | `evidence` | a divergence can be replayed and explained from its folder alone | all of the above |
 //! | `sandbox` | a worker can do nothing but compute, and a real one misses nothing | programs that try, and real workers |
 //! | `report` | the page that tells a divergence is whole, and reads well | a real headless browser (`browser`) |
@@ -24,6 +25,7 @@ mod bench;
 mod beside;
 mod browser;
 mod daemon;
+mod earlier;
 mod evidence;
 mod export;
 mod fates;
