@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -57,7 +57,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCode
     aside(move || match readiness(&shared) {
         Ok((reasons, body)) => {
             let status = if reasons == 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            (status, Json(body)).into_response()
+            (status, json_of(&body)).into_response()
         }
         Err(error) => failed(&shared, &error),
     })
@@ -124,7 +124,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCod
             }))
         };
         match answer() {
-            Ok(body) => Json(body).into_response(),
+            Ok(body) => json_of(&body),
             Err(error) => failed(&shared, &error),
         }
     })
@@ -154,7 +154,7 @@ async fn list(shared: Arc<Shared>, listing: Listing, is_diverged: bool) -> Resul
         let limit = Some(listing.limit.unwrap_or(SPANS).min(SPANS_MAX));
         let mut rows: Vec<VerdictRow> = Vec::new();
         match shared.store.verdicts(&VerdictFilter { is_diverged, vat: listing.vat, limit }, |row| rows.push(row)) {
-            Ok(()) => Json(rows).into_response(),
+            Ok(()) => json_of(&rows),
             Err(error) => failed(&shared, &error),
         }
     })
@@ -163,5 +163,11 @@ async fn list(shared: Arc<Shared>, listing: Listing, is_diverged: bool) -> Resul
 
 fn failed(shared: &Shared, error: &StoreError) -> Response {
     shared.store_failed(error);
-    (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response()
+    (StatusCode::INTERNAL_SERVER_ERROR, json_of(&json!({ "error": error.to_string() }))).into_response()
+}
+
+/// An answer in JSON. People read it in a terminal, so nothing in it is hidden.
+fn json_of(value: &impl Serialize) -> Response {
+    let header = [(header::CONTENT_TYPE, "application/json")];
+    (header, crate::report::json::line(value)).into_response()
 }

@@ -11,7 +11,10 @@
 //! 6. [`evidence`] is what a divergence leaves, [`forensics`] what can be said of that, and [`heap`] what differs in two
 //!    images whose hashes differ.
 //!
-//! [`regular`] opens files for all of them. [`cli`] is the program around them.
+//! [`regular`] opens files for all of them. [`cli`] is the program around them. What it prints goes through [`visible`], as much of it
+//! comes from outside.
+
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod archive;
 pub mod audit;
@@ -27,6 +30,7 @@ pub mod http;
 pub mod image;
 pub mod judge;
 pub mod kernel_db;
+mod log;
 pub mod metrics;
 pub mod neighbour;
 pub mod plan;
@@ -39,3 +43,4 @@ pub mod span;
 pub mod store;
 pub mod transcript;
 pub mod verdict;
+pub mod visible;

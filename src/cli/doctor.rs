@@ -13,6 +13,7 @@ use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
 use crate::plan::{Base, ItemsAt, Selection, Survey, plan};
 use crate::replay::{Probe, WorkerProgram};
 use crate::report::{json, text::plural, verifiable};
+use crate::visible::{self, Out};
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
@@ -195,7 +196,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         proposals,
     };
     let is_well = report.bundle_faults.is_empty() && report.worker_fault.is_none() && report.row_faults.is_empty();
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     match args.db.format {
         Format::Json => writeln!(out, "{}", json::line(&report))?,
         Format::Text => write_text(&mut out, &report)?,
@@ -223,7 +224,7 @@ fn check_bundles(db: &KernelDb, rows: &[BundleRow]) -> Result<Vec<String>, DbErr
     Ok(faults)
 }
 
-fn write_text(out: &mut impl Write, report: &Report) -> io::Result<()> {
+fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
     writeln!(out, "database   {}", report.database)?;
     let position = match (&report.host_height, &report.crank_number) {
         (Some(height), Some(crank)) => format!(", at block {height}, crank {crank}"),
@@ -290,7 +291,8 @@ fn write_text(out: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     writeln!(out, "app.toml   for spans that close from now on, in section [swingset]:")?;
     for (line, reason) in &report.proposals {
-        writeln!(out, "             {line}\n               {reason}")?;
+        writeln!(out, "             {line}")?;
+        writeln!(out, "               {reason}")?;
     }
     Ok(())
 }

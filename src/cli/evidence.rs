@@ -29,6 +29,7 @@ use crate::report::{Totals, json, text};
 use crate::schedule::{self, Context, Handover, SpanReport};
 use crate::transcript::Position;
 use crate::verdict::Verdict;
+use crate::visible::{self, Out};
 
 /// How images are stored beside the folder's own.
 const LEVEL: i32 = 3;
@@ -88,7 +89,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
     let options = case.options();
     let house = House::default();
     let court = Court { repeats: args.repeats, house: &house };
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     let mut totals = Totals::default();
     let mut columns = Vec::new();
     for (worker, program) in programs.iter().enumerate() {
@@ -100,7 +101,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
         let report = report(&case, worker, judged, started.elapsed());
         totals.add(&report);
         match args.format {
-            Format::Text => writeln!(out, "{}", text::span(&report, programs.len()))?,
+            Format::Text => out.write_lines(&text::span(&report, programs.len()))?,
             Format::Json => writeln!(out, "{}", json::span(&report))?,
         }
         if !replacements.is_empty() {
@@ -111,7 +112,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
         Format::Text => text::summary(&totals, began.elapsed()),
         Format::Json => json::summary(&totals, &programs, began.elapsed()),
     };
-    writeln!(out, "{summary}")?;
+    out.write_lines(&summary)?;
     if replacements.is_empty()
         && let Err(error) = case.note_workers(&columns)
     {
@@ -126,7 +127,7 @@ fn what_if(
     replacements: &[&Replacement],
     worker: usize,
     format: Format,
-    out: &mut impl Write,
+    out: &mut Out<impl Write>,
 ) -> Result<(), CliError> {
     let first_difference = match &report.verdict {
         Verdict::Diverged(divergence) => divergence.findings.first().map(|finding| finding.position),
@@ -210,9 +211,9 @@ struct AccountLine<'a> {
 
 pub(super) fn tell(args: &ExplainArgs) -> Result<Exit, CliError> {
     let account = Account::of(&Case::open(&args.evidence)?)?;
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     match args.format {
-        Format::Text => write!(out, "{}", explain(&account, args.all))?,
+        Format::Text => out.write_lines(&explain(&account, args.all))?,
         Format::Json => writeln!(out, "{}", json::line(&AccountLine { r#type: "account", account: &account }))?,
     }
     Ok(Exit::Verified)
@@ -232,7 +233,7 @@ pub(super) fn page(args: &ReportArgs) -> Result<Exit, CliError> {
     let case = Case::open(&args.evidence)?;
     let page = html::page(&Account::of(&case)?, &case.manifest);
     fs::write(&args.out, page).map_err(|source| CliError::Keep { what: "the page", path: args.out.clone(), source })?;
-    writeln!(io::stdout(), "{}", args.out.display())?;
+    writeln!(visible::stdout(), "{}", args.out.display())?;
     Ok(Exit::Verified)
 }
 
@@ -267,7 +268,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Exit, CliError> {
         sst: args.sst.as_deref().map(|file| sst::export(&case, file)).transpose()?,
         xsnap_trace: args.xsnap_trace.as_deref().map(|dir| xsnap_trace::export(&case, dir)).transpose()?,
     };
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     if args.format == Format::Json {
         writeln!(out, "{}", json::line(&line))?;
         return Ok(Exit::Verified);
@@ -354,7 +355,7 @@ fn workers_apart(args: &BisectArgs, evidence: &Path) -> Result<Exit, CliError> {
             .map_err(|source| CliError::Keep { what: "the heaps", path: dir.clone(), source })?;
         files = Some(names);
     }
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     match args.format {
         Format::Json => {
             let line = BisectionLine { r#type: "bisection", found: &found, images: files.as_ref() };
@@ -384,7 +385,8 @@ fn workers_apart(args: &BisectArgs, evidence: &Path) -> Result<Exit, CliError> {
                 )?;
             }
             if let Some([one, other]) = &files {
-                writeln!(out, "  kept: {}\n        {}", one.display(), other.display())?;
+                writeln!(out, "  kept: {}", one.display())?;
+                writeln!(out, "        {}", other.display())?;
                 writeln!(out, "  next: spanwatch snapshot diff {} {}", one.display(), other.display())?;
             }
         }
@@ -437,7 +439,7 @@ fn apart_from_the_record(args: &BisectArgs, db: &Path, vat: &str) -> Result<Exit
         court: Court { repeats: 1, house: &house },
         evidence: None,
     };
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     let mut totals = Totals::default();
     let mut handover: Option<Handover> = None;
     let mut first = None;
@@ -446,7 +448,7 @@ fn apart_from_the_record(args: &BisectArgs, db: &Path, vat: &str) -> Result<Exit
         handover = Some(leaves);
         totals.add(&report);
         match args.format {
-            Format::Text => writeln!(out, "{}", text::span(&report, 1))?,
+            Format::Text => out.write_lines(&text::span(&report, 1))?,
             Format::Json => writeln!(out, "{}", json::span(&report))?,
         }
         if matches!(report.verdict, Verdict::Diverged(_)) {
@@ -495,7 +497,7 @@ enum EvidenceCommand {
 }
 
 pub(super) fn run(args: &EvidenceCommandArgs) -> Result<Exit, CliError> {
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     match &args.command {
         EvidenceCommand::Pack { folder, file } => {
             pack::pack(folder, file)?;

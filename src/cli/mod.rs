@@ -9,14 +9,13 @@ mod verdicts;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
 
 use crate::archive::{ArchiveError, Archives};
 use crate::config::ConfigError;
@@ -31,6 +30,7 @@ use crate::plan::{Selection, Survey};
 use crate::replay::{Limits, LocateError, WorkerProgram};
 use crate::sandbox::{Group, Mode, NOBODY, Settings};
 use crate::store::StoreError;
+use crate::visible;
 
 /// How a one-shot command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,14 +311,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // The daemon's log is as it is configured.
     if !matches!(cli.command, Command::Run(_)) {
-        let filter = EnvFilter::try_from_env("SPANWATCH_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .without_time()
-            .with_target(false)
-            .init();
+        crate::log::of_command();
     }
     let exit = match cli.command {
         Command::Run(args) => run::run(&args),
@@ -343,10 +336,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(Exit::CouldNotRun as u8)
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "spanwatch: {error}");
+            tell(&error);
             ExitCode::from(Exit::CouldNotRun as u8)
         }
     }
+}
+
+/// Says why a command could not run. Only faults of the configuration take more than a line, and the operator wrote that.
+fn tell(error: &CliError) {
+    let mut err = visible::stderr();
+    let _ = match error {
+        CliError::Config(error) => err.write_lines(&format!("spanwatch: {error}")),
+        error => writeln!(err, "spanwatch: {error}"),
+    };
 }
 
 /// As many replays at once as there are processors for us.

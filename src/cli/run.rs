@@ -1,14 +1,13 @@
 //! `spanwatch run` and `spanwatch config`: the daemon and what it is set to.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::{CliError, Exit};
 use crate::config::{Config, DEFAULT, Layers, Log, LogFormat};
 use crate::daemon;
+use crate::visible;
 
 /// Where the configuration comes from.
 #[derive(Debug, Args)]
@@ -97,7 +96,7 @@ impl RunArgs {
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let config = Config::read(&args.layers()?, true)?;
-    log(&config.log);
+    begin_log(&config.log);
     daemon::run(config)?;
     Ok(Exit::Verified)
 }
@@ -112,31 +111,25 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) fn show(args: &ShowArgs) -> Result<Exit, CliError> {
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     if args.default {
-        out.write_all(DEFAULT.as_bytes())?;
+        out.write_lines(DEFAULT)?;
         return Ok(Exit::Verified);
     }
     let layers = args.run.layers()?;
     Config::read(&layers, false)?;
-    out.write_all(layers.print().as_bytes())?;
+    out.write_lines(&layers.print())?;
     Ok(Exit::Verified)
 }
 
-fn log(log: &Log) {
+fn begin_log(log: &Log) {
     let is_human = match log.format {
-        LogFormat::Auto => io::stderr().is_terminal(),
+        LogFormat::Auto => visible::is_stderr_a_terminal(),
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
     // The configuration was read with success, so its directives are good.
-    let filter = EnvFilter::try_from_env("SPANWATCH_LOG").unwrap_or_else(|_| EnvFilter::new(&log.level));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    if is_human {
-        subscriber.with_ansi(io::stderr().is_terminal()).with_target(false).init();
-    } else {
-        subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
-    }
+    if is_human { crate::log::for_people(&log.level) } else { crate::log::as_json(&log.level) }
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {

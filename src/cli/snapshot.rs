@@ -14,6 +14,7 @@ use crate::heap::query::{self, Object, Retained};
 use crate::heap::source::Source;
 use crate::heap::{Atom, Creation, Heap};
 use crate::report::{json, text::plural};
+use crate::visible::{self, Out};
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotArgs {
@@ -143,7 +144,7 @@ fn info(args: &InfoArgs) -> Result<Exit, CliError> {
         counters: heap.creation(),
         census: Census::of(heap, &names, args.top),
     };
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = visible::buffered_stdout();
     match args.format {
         Format::Json => writeln!(out, "{}", json::line(&info))?,
         Format::Text => write_info(&mut out, &info)?,
@@ -152,7 +153,7 @@ fn info(args: &InfoArgs) -> Result<Exit, CliError> {
     Ok(Exit::Verified)
 }
 
-fn write_info(out: &mut impl Write, info: &Info<'_>) -> io::Result<()> {
+fn write_info(out: &mut Out<impl Write>, info: &Info<'_>) -> io::Result<()> {
     let census = &info.census;
     writeln!(out, "image        {}", info.image)?;
     writeln!(out, "sha256       {}", info.sha256)?;
@@ -171,7 +172,8 @@ fn write_info(out: &mut impl Write, info: &Info<'_>) -> io::Result<()> {
     writeln!(out, "realms       {}", plural(census.realms, "realm", "realms"))?;
     writeln!(out, "keys         {}", census.keys)?;
     let mut table = |title: &str, rows: Vec<(String, String)>| -> io::Result<()> {
-        writeln!(out, "\n{title}")?;
+        writeln!(out)?;
+        writeln!(out, "{title}")?;
         rows.into_iter().try_for_each(|(name, value)| writeln!(out, "  {value:>22}  {name}"))
     };
     let counted = |counts: &std::collections::BTreeMap<&'static str, u64>| {
@@ -238,7 +240,7 @@ fn diff(args: &DiffArgs) -> Result<Exit, CliError> {
         only_recorded,
         only_replayed,
     };
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = visible::buffered_stdout();
     match args.format {
         Format::Json => writeln!(out, "{}", json::line(&report))?,
         Format::Text => write_diff(&mut out, &report, args.all)?,
@@ -247,7 +249,7 @@ fn diff(args: &DiffArgs) -> Result<Exit, CliError> {
     Ok(if comparison.likeness == Likeness::Different { Exit::Diverged } else { Exit::Verified })
 }
 
-fn write_diff(out: &mut impl Write, report: &DiffReport<'_>, is_all: bool) -> io::Result<()> {
+fn write_diff(out: &mut Out<impl Write>, report: &DiffReport<'_>, is_all: bool) -> io::Result<()> {
     let told = &report.told;
     match report.likeness {
         Likeness::Identical => writeln!(out, "identical: the same bytes")?,
@@ -273,7 +275,8 @@ fn write_diff(out: &mut impl Write, report: &DiffReport<'_>, is_all: bool) -> io
         writeln!(out, "  … {left} {hint}")?;
     }
     if !told.trace_counts.is_empty() {
-        writeln!(out, "\nwithout a meaning")?;
+        writeln!(out)?;
+        writeln!(out, "without a meaning")?;
         let mut counts: Vec<_> = told.trace_counts.iter().collect();
         counts.sort();
         for (kind, count) in counts {
@@ -284,7 +287,8 @@ fn write_diff(out: &mut impl Write, report: &DiffReport<'_>, is_all: bool) -> io
         }
     }
     if !report.deltas.is_empty() {
-        writeln!(out, "\ncounts")?;
+        writeln!(out)?;
+        writeln!(out, "counts")?;
         let shown = if is_all { usize::MAX } else { 2 * SHOWN };
         for delta in report.deltas.iter().take(shown) {
             let change = delta.replayed - delta.recorded;
@@ -297,7 +301,8 @@ fn write_diff(out: &mut impl Write, report: &DiffReport<'_>, is_all: bool) -> io
     for (only, side) in [(&report.only_recorded, "recorded"), (&report.only_replayed, "replayed")] {
         for (what, list) in [("texts", &only.texts), ("keys", &only.keys), ("functions", &only.functions)] {
             if !list.is_empty() {
-                writeln!(out, "\n{what} only in the {side} heap")?;
+                writeln!(out)?;
+                writeln!(out, "{what} only in the {side} heap")?;
                 list.iter().try_for_each(|one| writeln!(out, "  {one}"))?;
             }
         }
@@ -321,7 +326,7 @@ fn query(args: &QueryArgs) -> Result<Exit, CliError> {
         what,
     })?;
     let object = query::look(&opened.heap, &names, found, args.top);
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = visible::buffered_stdout();
     match args.format {
         Format::Json => writeln!(out, "{}", json::line(&QueryReport { r#type: "object", object }))?,
         Format::Text => {
@@ -355,19 +360,21 @@ fn retainers(args: &QueryArgs) -> Result<Exit, CliError> {
         what,
     })?;
     let retained = query::retainers(&opened.heap, &names, found, args.top);
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = visible::buffered_stdout();
     match args.format {
         Format::Json => writeln!(out, "{}", json::line(&RetainersReport { r#type: "retainers", retained }))?,
         Format::Text => {
             writeln!(out, "{}: {}", retained.path, retained.what)?;
-            writeln!(out, "\nfrom a root, along what keeps it")?;
+            writeln!(out)?;
+            writeln!(out, "from a root, along what keeps it")?;
             for step in &retained.from_root {
                 writeln!(out, "  {:<28} {}", step.by, step.what)?;
             }
             if retained.from_root.is_empty() {
                 writeln!(out, "  nothing keeps it: only weak references lead to it")?;
             }
-            writeln!(out, "\n{}", plural(retained.retainers_total, "reference to it", "references to it"))?;
+            writeln!(out)?;
+            writeln!(out, "{}", plural(retained.retainers_total, "reference to it", "references to it"))?;
             for retainer in &retained.retainers {
                 let weak = if retainer.keeps { "" } else { "  (weak)" };
                 writeln!(out, "  {}{weak}  in {}", retainer.path, retainer.what)?;

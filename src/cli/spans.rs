@@ -1,7 +1,6 @@
 //! `spanwatch spans`.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
 
 use clap::Args;
 use serde::Serialize;
@@ -10,8 +9,10 @@ use super::{CliError, DbArgs, Exit, Format, SelectionArgs};
 use crate::capture::Captures;
 use crate::kernel_db::SpanRow;
 use crate::plan::{Base, ItemsAt, PlannedSpan, Survey, plan};
-use crate::report::{json, text::plural, verifiable};
+use crate::report::text::{self, plural};
+use crate::report::{json, verifiable};
 use crate::transcript::SpanId;
+use crate::visible;
 
 #[derive(Debug, Args)]
 pub(super) struct SpansArgs {
@@ -53,7 +54,7 @@ struct SummaryLine {
 pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
     let (_, archives, survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = visible::buffered_stdout();
     let mut summary = SummaryLine { r#type: "summary", ..SummaryLine::default() };
     let units = plan(&survey, &archives, &Captures::default(), &selection);
     let planned: HashMap<&SpanId, &PlannedSpan> =
@@ -143,7 +144,7 @@ fn text_of(line: &SpanLine<'_>) -> String {
     format!(
         "{:<6} {:<16} inc {:<2} [{}, {}) items: {}, base: {}, verifiable: {}{reason}",
         line.vat,
-        line.name.unwrap_or("-"),
+        text::name(line.name),
         line.incarnation,
         line.start,
         line.end,

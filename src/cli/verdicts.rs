@@ -1,6 +1,5 @@
 //! `spanwatch verdicts` and `spanwatch ack`: what the daemon has found, also while it runs.
 
-use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
@@ -8,8 +7,9 @@ use serde::Serialize;
 
 use super::run::ConfigArgs;
 use super::{CliError, Exit, Format};
-use crate::report::json;
+use crate::report::{json, text::name};
 use crate::store::{Acknowledged, Store, VerdictFilter, VerdictRow};
+use crate::visible::{self, Lines};
 
 #[derive(Debug, Args)]
 pub(super) struct VerdictsArgs {
@@ -39,7 +39,7 @@ struct Line<'a> {
 pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
     let store = Store::open_beside_the_daemon(&args.config.state_dir()?)?;
     let filter = VerdictFilter { is_diverged: args.diverged, vat: args.vat.clone(), limit: args.limit };
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = visible::buffered_stdout();
     let mut written = Ok(());
     let (mut rows, mut unacknowledged) = (0_u64, 0_u64);
     store.verdicts(&filter, |row| {
@@ -48,7 +48,7 @@ pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
         if written.is_ok() {
             written = match args.format {
                 Format::Json => writeln!(out, "{}", json::line(&Line { r#type: "verdict", row: &row })),
-                Format::Text => writeln!(out, "{}", text(&row)),
+                Format::Text => out.write_lines(&text(&row)),
             };
         }
     })?;
@@ -64,31 +64,31 @@ pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
 fn text(row: &VerdictRow) -> String {
     let verdict = if row.verdict == "diverged" { "DIVERGED" } else { &row.verdict };
     let when = row.finished_at.map_or_else(|| "-".to_owned(), time);
-    let mut text = format!(
+    let mut first = format!(
         "{when:<20} {verdict:<14} {:<28} {:<16} inc {:<2} [{}, {})",
         row.id,
-        row.name.as_deref().unwrap_or("-"),
+        name(row.name.as_deref()),
         row.incarnation,
         row.start,
         row.end
     );
     if let (Some(base), Some(deliveries), Some(seconds)) = (&row.base, row.deliveries, row.replay_seconds) {
-        text.push_str(&format!(" {base}, {deliveries} deliveries, {seconds:.2} s"));
+        first.push_str(&format!(" {base}, {deliveries} deliveries, {seconds:.2} s"));
     }
     if row.attempts > 0 {
-        text.push_str(&format!(", {} attempts in vain", row.attempts));
+        first.push_str(&format!(", {} attempts in vain", row.attempts));
     }
+    let mut text = Lines::default();
+    writeln!(text, "{first}");
     if let Some(explanation) = &row.explanation {
-        text.push_str(&format!("\n    {explanation}"));
+        writeln!(text, "    {explanation}");
     }
     match row.acknowledged {
-        Some(true) => {
-            text.push_str(&format!("\n    acknowledged: {}", row.note.as_deref().unwrap_or("without a note")));
-        }
-        Some(false) => text.push_str(&format!("\n    not acknowledged: spanwatch ack {} --note \"…\"", row.id)),
+        Some(true) => writeln!(text, "    acknowledged: {}", row.note.as_deref().unwrap_or("without a note")),
+        Some(false) => writeln!(text, "    not acknowledged: spanwatch ack {} --note \"…\"", row.id),
         None => {}
     }
-    text
+    text.into_text()
 }
 
 fn time(seconds: f64) -> String {
@@ -110,7 +110,7 @@ pub(super) struct AckArgs {
 
 pub(super) fn acknowledge(args: &AckArgs) -> Result<Exit, CliError> {
     let store = Store::open_beside_the_daemon(&args.config.state_dir()?)?;
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     match store.acknowledge(&args.id, args.note.as_deref())? {
         Acknowledged::Now => writeln!(out, "{} is acknowledged; {} left", args.id, store.unacknowledged()?)?,
         Acknowledged::Before => writeln!(out, "{} was acknowledged before; nothing is changed", args.id)?,

@@ -1,7 +1,6 @@
 //! `spanwatch verify`.
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -19,6 +18,7 @@ use crate::plan::plan;
 use crate::report::{Totals, json, text};
 use crate::schedule::{self, Context, SpanReport};
 use crate::transcript::SpanId;
+use crate::visible;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -85,7 +85,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     let mut totals = Totals::default();
     let mut columns = Columns::default();
     let mut written = Ok(());
-    let mut out = io::stdout().lock();
+    let mut out = visible::stdout();
     schedule::run(&context, &units, jobs, |report| {
         totals.add(report);
         columns.add(report, &context);
@@ -94,7 +94,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
             Format::Json => json::span(report),
         };
         // With a line a span, whoever reads along sees it at once.
-        written = bar.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush()));
+        written = bar.suspend(|| out.write_lines(&line).and_then(|()| out.flush()));
         bar.inc(1);
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
@@ -109,7 +109,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
         Format::Text => text::summary(&totals, began.elapsed()),
         Format::Json => json::summary(&totals, &programs, began.elapsed()),
     };
-    writeln!(out, "{summary}")?;
+    out.write_lines(&summary)?;
     Ok(exit(&totals, survey.faults.is_empty()))
 }
 
@@ -163,7 +163,7 @@ pub(super) fn exit(totals: &Totals, are_all_rows_readable: bool) -> Exit {
 }
 
 fn progress_bar(spans: u64, format: Format) -> ProgressBar {
-    if format != Format::Text || !io::stderr().is_terminal() {
+    if format != Format::Text || !visible::is_stderr_a_terminal() {
         return ProgressBar::with_draw_target(Some(spans), ProgressDrawTarget::hidden());
     }
     let style = ProgressStyle::with_template("{bar:40} {pos} of {len} spans, {eta} left");

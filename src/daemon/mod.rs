@@ -30,6 +30,7 @@ use crate::neighbour;
 use crate::replay::{Limits, LocateError, Sandboxed, WorkerProgram};
 use crate::sandbox::{Group, Missing, Mode, Settings};
 use crate::store::{Store, StoreError};
+use crate::visible::visible;
 
 pub use look::Retention;
 pub use shared::{NodeView, Shared};
@@ -153,7 +154,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         if summarized.elapsed() >= shared.config.log.summary_interval {
             summarized = Instant::now();
             let summary = shared.summary();
-            tell_system(&[sd_notify::NotifyState::Status(&summary)]);
+            tell_system(&[sd_notify::NotifyState::Status(&visible(&summary))]);
             tracing::info!("{summary}");
         }
         if housekept.is_none_or(|at| at.elapsed() >= HOUSEKEEPING) {

@@ -28,9 +28,11 @@ use crate::image::Image;
 use crate::judge::{Judged, is_same};
 use crate::regular;
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
+use crate::report::text::NAME_CHARS;
 use crate::span::{Beginning, Span, SpanText};
 use crate::transcript::{DeliveryKind, Hash256, sha256};
 use crate::verdict::{Divergence, Finding, FindingClass, FindingKind, Repeat, Verdict};
+use crate::visible::{Lines, json, lines, short};
 
 /// Beginning of the names of folders that are being written.
 const UNFINISHED: &str = ".unfinished-";
@@ -285,7 +287,7 @@ impl Keeper {
                 files.put(&format!("console{suffix}.txt"), replay.trace.console.as_bytes())?;
             }
             if !replay.trace.printed.is_empty() {
-                files.put(&format!("printed{suffix}.txt"), replay.trace.printed.as_bytes())?;
+                files.put(&format!("printed{suffix}.txt"), lines(&replay.trace.printed).as_bytes())?;
             }
             outcomes.push((replay, outcome(replay, span, file)));
         }
@@ -385,7 +387,7 @@ fn engine_of(witness: &Witness<'_>) -> Option<EngineFacts> {
 
 fn pretty(value: &impl Serialize) -> String {
     // What is serialized here has string keys and finite numbers, so there is nothing that could fail.
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+    json(&serde_json::to_string_pretty(value).unwrap_or_default()).into_owned() + "\n"
 }
 
 /// As the store names the span to people.
@@ -490,29 +492,32 @@ pub fn column(verdict: &Verdict, worker: WorkerFacts) -> WorkerColumn {
 
 fn readme(id: &str, witness: &Witness<'_>, divergence: &Divergence) -> String {
     let span = &witness.span.id;
-    let first = divergence.findings.first();
-    let what = first.map(|finding| format!("at position {}, {finding}", finding.position)).unwrap_or_default();
-    format!(
-        "Evidence of a divergence\n\
-         ========================\n\n\
-         Vat {} ({}), incarnation {}, span [{}, {}).\n\
-         A worker did something else than the node's transcript says:\n{what}\n\
-         {}\n\n\
-         This folder has all that is needed to replay the span, without the node. Type next:\n\n\
-         \x20   spanwatch explain {id}\n\
-         \x20   spanwatch replay {id} --worker PATH/TO/xsnap-worker\n\n\
-         The first says what differs and what may be the cause; the second replays the span again, with any worker.\n\
-         What each file is: docs/forensics.md of spanwatch {}.\n",
-        span.vat,
-        witness.name.unwrap_or("without a name"),
-        witness.incarnation,
-        span.start,
-        span.end,
-        match &divergence.repeat {
-            Repeat::Deterministic => "The same came of each repetition in a fresh process (deterministic).".to_owned(),
-            Repeat::Flaky(_) => "Repeated in a fresh process it did not always do the same (flaky).".to_owned(),
-            Repeat::Unconfirmed(why) => format!("Whether it would do the same again could not be told: {why}."),
-        },
-        env!("CARGO_PKG_VERSION"),
-    )
+    let (vat, name) = (&span.vat, short(witness.name.unwrap_or("without a name"), NAME_CHARS));
+    let mut text = Lines::default();
+    writeln!(text, "Evidence of a divergence");
+    writeln!(text, "========================");
+    writeln!(text);
+    writeln!(text, "Vat {vat} ({name}), incarnation {}, span [{}, {}).", witness.incarnation, span.start, span.end);
+    writeln!(text, "A worker did something else than the node's transcript says:");
+    match divergence.findings.first() {
+        Some(first) => writeln!(text, "at position {}, {first}", first.position),
+        None => writeln!(text),
+    }
+    match &divergence.repeat {
+        Repeat::Deterministic => writeln!(text, "Each repetition in a fresh process gave the same (deterministic)."),
+        Repeat::Flaky(_) => writeln!(text, "Repetitions in a fresh process did not always give the same (flaky)."),
+        Repeat::Unconfirmed(why) => writeln!(text, "No repetition could tell whether it does the same again: {why}."),
+    }
+    writeln!(text);
+    writeln!(text, "This folder has all that is needed to replay the span, without the node. Type next:");
+    writeln!(text);
+    writeln!(text, "    spanwatch explain {id}");
+    writeln!(text, "    spanwatch replay {id} --worker PATH/TO/xsnap-worker");
+    writeln!(text);
+    writeln!(
+        text,
+        "The first says what differs and what may be the cause; the second replays the span again, with any worker."
+    );
+    writeln!(text, "What each file is: docs/forensics.md of spanwatch {}.", env!("CARGO_PKG_VERSION"));
+    text.into_text()
 }

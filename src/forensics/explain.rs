@@ -1,11 +1,10 @@
 //! `spanwatch explain`: an account as text for people.
 
-use std::fmt::Write;
-
 use super::account::{Account, Cost, DeliveryAccount, SyscallRow};
 use super::readable::readable;
-use crate::report::text::plural;
+use crate::report::text::{NAME_CHARS, plural};
 use crate::verdict::HeapAnswer;
+use crate::visible::{self, Lines};
 
 /// Syscalls that agree are shown this far around one that differs.
 const AROUND: usize = 2;
@@ -17,7 +16,7 @@ const DELIVERIES: usize = 3;
 /// The account as text; `is_all` shows everything.
 #[must_use]
 pub fn explain(account: &Account, is_all: bool) -> String {
-    let mut text = String::new();
+    let mut text = Lines::default();
     what(account, &mut text);
     let shown = if is_all { account.deliveries.len() } else { DELIVERIES };
     for delivery in account.deliveries.iter().take(shown) {
@@ -25,43 +24,50 @@ pub fn explain(account: &Account, is_all: bool) -> String {
     }
     let unshown = account.deliveries.len().saturating_sub(shown);
     if unshown > 0 {
-        let _ = writeln!(text, "\n{} more differ (--all)", plural(unshown as u64, "delivery", "deliveries"));
+        writeln!(text);
+        writeln!(text, "{} more differ (--all)", plural(unshown as u64, "delivery", "deliveries"));
     }
     costs(&account.costs, is_all, &mut text);
     if let Some(heap) = &account.heap {
         of_heap(heap, &mut text);
     }
     if !account.workers.is_empty() {
-        text.push_str("\nWorkers\n");
+        heading("Workers", &mut text);
         for column in &account.workers {
             let worker = &column.worker;
             let sha = worker.sha256.get(..8).unwrap_or_default();
-            let _ = writeln!(text, "  {:<10} {} ({}, sha256 {sha}…)", column.outcome, worker.path, worker.version);
+            writeln!(text, "  {:<10} {} ({}, sha256 {sha}…)", column.outcome, worker.path, worker.version);
             let place = column.position.map(|position| format!("at position {position}, ")).unwrap_or_default();
-            let _ = writeln!(text, "             {place}{}", column.explanation);
+            writeln!(text, "             {place}{}", column.explanation);
         }
     }
-    text.push_str("\nCauses that fit\n");
+    heading("Causes that fit", &mut text);
     if account.causes.is_empty() {
-        text.push_str("  none that is known\n");
+        writeln!(text, "  none that is known");
     }
     for cause in &account.causes {
-        let _ = writeln!(text, "  {} ({}): {}", cause.name, cause.confidence.words(), cause.reason);
+        writeln!(text, "  {} ({}): {}", cause.name, cause.confidence.words(), cause.reason);
     }
-    text.push_str("\nNext\n");
+    heading("Next", &mut text);
     for step in &account.next {
-        let _ = writeln!(text, "  {step}");
+        writeln!(text, "  {step}");
     }
-    text
+    text.into_text()
 }
 
-fn what(account: &Account, text: &mut String) {
+/// A line of its own, after an empty one.
+fn heading(line: &str, text: &mut Lines) {
+    writeln!(text);
+    writeln!(text, "{line}");
+}
+
+fn what(account: &Account, text: &mut Lines) {
     let Account { vat, name, incarnation, span, from_to, .. } = account;
-    let _ = writeln!(text, "{}", account.id);
-    let _ = writeln!(
+    writeln!(text, "{}", account.id);
+    writeln!(
         text,
         "vat {vat} ({}), incarnation {incarnation}, span [{}, {}) from {} to {}",
-        name.as_deref().unwrap_or("without a name"),
+        visible::short(name.as_deref().unwrap_or("without a name"), NAME_CHARS),
         span.0,
         span.1,
         from_to.0,
@@ -69,38 +75,40 @@ fn what(account: &Account, text: &mut String) {
     );
     if let Some(seen) = account.seen.as_ref().filter(|seen| seen.times > 1) {
         let (start, end) = seen.last;
-        let _ = writeln!(text, "met {} times, last at {} in span [{start}, {end})", seen.times, seen.last_at);
+        writeln!(text, "met {} times, last at {} in span [{start}, {end})", seen.times, seen.last_at);
     }
-    let _ = writeln!(text, "\nWhat differs ({})", account.repeat);
+    writeln!(text);
+    writeln!(text, "What differs ({})", account.repeat);
     for finding in &account.findings {
-        let _ = writeln!(text, "  at position {}, {finding}", finding.position);
+        writeln!(text, "  at position {}, {finding}", finding.position);
     }
     let unsaid = account.findings_total.saturating_sub(account.findings.len());
     if unsaid > 0 {
-        let _ = writeln!(text, "  and {unsaid} more");
+        writeln!(text, "  and {unsaid} more");
     }
     if let Some(position) = account.stopped_at {
-        let _ = writeln!(text, "  the replay could not go on from position {position}");
+        writeln!(text, "  the replay could not go on from position {position}");
     }
     if account.outcomes.len() > 1 {
-        text.push_str("\nReplays\n");
+        heading("Replays", text);
         for outcome in &account.outcomes {
-            let _ = writeln!(text, "  {outcome}");
+            writeln!(text, "  {outcome}");
         }
     }
 }
 
-fn of_delivery(delivery: &DeliveryAccount, is_all: bool, text: &mut String) {
+fn of_delivery(delivery: &DeliveryAccount, is_all: bool, text: &mut Lines) {
     let DeliveryAccount { position, kind, readable, status, computrons, syscalls } = delivery;
-    let _ = writeln!(text, "\nDelivery {position}, {kind}: {readable}");
+    writeln!(text);
+    writeln!(text, "Delivery {position}, {kind}: {readable}");
     let number = |number: Option<u64>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
-    let _ = writeln!(
+    writeln!(
         text,
         "  status      recorded {}, replayed {}",
         status.0,
         status.1.as_deref().unwrap_or("none: it did not end")
     );
-    let _ = writeln!(text, "  computrons  recorded {}, replayed {}", number(computrons.0), number(computrons.1));
+    writeln!(text, "  computrons  recorded {}, replayed {}", number(computrons.0), number(computrons.1));
     let is_near = |at: usize| {
         let near = &syscalls[at.saturating_sub(AROUND)..(at + AROUND + 1).min(syscalls.len())];
         is_all || near.iter().any(|row| row.mark != "ok")
@@ -117,55 +125,56 @@ fn of_delivery(delivery: &DeliveryAccount, is_all: bool, text: &mut String) {
     agreeing(&mut unshown, text);
 }
 
-fn of_heap(heap: &HeapAnswer, text: &mut String) {
-    let _ = writeln!(text, "\nHeap at the end ({})", heap.answer.label());
+fn of_heap(heap: &HeapAnswer, text: &mut Lines) {
+    writeln!(text);
+    writeln!(text, "Heap at the end ({})", heap.answer.label());
     for line in heap.lines() {
-        let _ = writeln!(text, "  {line}");
+        writeln!(text, "  {line}");
     }
 }
 
-fn agreeing(unshown: &mut usize, text: &mut String) {
+fn agreeing(unshown: &mut usize, text: &mut Lines) {
     if *unshown > 0 {
-        let _ = writeln!(text, "  ok          {} the same", plural(*unshown as u64, "syscall", "syscalls"));
+        writeln!(text, "  ok          {} the same", plural(*unshown as u64, "syscall", "syscalls"));
         *unshown = 0;
     }
 }
 
-fn of_syscall(row: &SyscallRow, text: &mut String) {
+fn of_syscall(row: &SyscallRow, text: &mut Lines) {
     let side = |side: &Option<(usize, String)>| {
         side.as_ref().map_or_else(|| "nothing".to_owned(), |(at, request)| format!("#{at} {}", readable(request)))
     };
     let mark = row.mark.replace('_', " ");
     let notes = row.notes();
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
-    let _ = match row.mark {
+    match row.mark {
         "ok" | "missing" | "not_reached" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.recorded)),
         "extra" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.replayed)),
         "moved" => {
             let to = row.replayed.as_ref().map_or(0, |(to, _)| *to);
-            writeln!(text, "  {mark:<11} {}, replayed as #{to}{notes}", side(&row.recorded))
+            writeln!(text, "  {mark:<11} {}, replayed as #{to}{notes}", side(&row.recorded));
         }
-        _ => writeln!(
-            text,
-            "  {mark:<11} recorded {}\n              replayed {}{notes}",
-            side(&row.recorded),
-            side(&row.replayed)
-        ),
-    };
+        _ => {
+            writeln!(text, "  {mark:<11} recorded {}", side(&row.recorded));
+            writeln!(text, "              replayed {}{notes}", side(&row.replayed));
+        }
+    }
     if let Some(difference) = &row.difference {
-        let _ = writeln!(text, "              they part at {difference}");
+        writeln!(text, "              they part at {difference}");
     }
 }
 
-fn costs(costs: &[Cost], is_all: bool, text: &mut String) {
+fn costs(costs: &[Cost], is_all: bool, text: &mut Lines) {
     let differs = |cost: &Cost| cost.recorded != cost.replayed;
     let differing = costs.iter().filter(|cost| differs(cost)).count();
     let all = plural(costs.len() as u64, "delivery", "deliveries");
     if differing == 0 && !is_all {
-        let _ = writeln!(text, "\nComputrons: the same in each of {all}");
+        writeln!(text);
+        writeln!(text, "Computrons: the same in each of {all}");
         return;
     }
-    let _ = writeln!(text, "\nComputrons, of {all} with a recorded cost ({differing} not the same)");
+    writeln!(text);
+    writeln!(text, "Computrons, of {all} with a recorded cost ({differing} not the same)");
     let mut unshown = 0;
     for (at, cost) in costs.iter().enumerate() {
         let near = &costs[at.saturating_sub(AROUND_COSTS)..(at + AROUND_COSTS + 1).min(costs.len())];
@@ -183,14 +192,14 @@ fn costs(costs: &[Cost], is_all: bool, text: &mut String) {
         };
         let Cost { position, readable, .. } = cost;
         let (recorded, replayed) = (number(cost.recorded), number(cost.replayed));
-        let _ = writeln!(text, "  {position:>8} {recorded:>12} {replayed:>12}{by:<10} {readable}");
+        writeln!(text, "  {position:>8} {recorded:>12} {replayed:>12}{by:<10} {readable}");
     }
     skipped(&mut unshown, text);
 }
 
-fn skipped(unshown: &mut usize, text: &mut String) {
+fn skipped(unshown: &mut usize, text: &mut Lines) {
     if *unshown > 0 {
-        let _ = writeln!(text, "           {} the same", plural(*unshown as u64, "delivery", "deliveries"));
+        writeln!(text, "           {} the same", plural(*unshown as u64, "delivery", "deliveries"));
         *unshown = 0;
     }
 }

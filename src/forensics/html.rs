@@ -15,6 +15,7 @@ use super::segments::{Segment, segments};
 use crate::evidence::Manifest;
 use crate::report::text::plural;
 use crate::transcript::Position;
+use crate::visible::is_hidden;
 
 const STYLE: &str = include_str!("html.css");
 /// So many syscalls that agree are shown around one that does not.
@@ -517,15 +518,6 @@ fn visible(text: &str) -> Markup {
             }
         }
     }
-}
-
-fn is_hidden(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! differs costs next to nothing. It must never decide anything: [`super::compare`] does.
 
 use crate::transcript::Position;
+use crate::visible::visible;
 
 /// Console output that is kept of a replay, in bytes: the end of it.
 const CONSOLE_BYTES: usize = 64 * 1024;
@@ -120,7 +121,8 @@ impl Trace {
     }
 
     pub(super) fn print(&mut self, position: Position, text: &str) {
-        self.console.push_str(&format!("[{position}] {text}\n"));
+        // A line each: people read it.
+        self.console.push_str(&format!("[{position}] {}\n", visible(text)));
         if self.console.len() > 2 * CONSOLE_BYTES {
             let begin = self.console.ceil_char_boundary(self.console.len() - CONSOLE_BYTES);
             self.console.drain(..begin);

@@ -85,7 +85,8 @@ struct SummaryLine<'a> {
 #[must_use]
 pub fn line(value: &impl Serialize) -> String {
     // What is serialized here has string keys and finite numbers, so there is nothing that could fail.
-    serde_json::to_string(value).unwrap_or_default()
+    let text = serde_json::to_string(value).unwrap_or_default();
+    crate::visible::json(&text).into_owned()
 }
 
 /// The line of a span.

@@ -1,11 +1,13 @@
 //! Lines for people.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::Totals;
 use crate::schedule::SpanReport;
-use crate::verdict::{Outcome, Repeat, Verdict};
+use crate::verdict::{Divergence, Outcome, Repeat, Verdict};
+use crate::visible::{self, Lines};
 
 /// Places of a heap that are shown.
 const PLACES: usize = 3;
@@ -13,11 +15,11 @@ const PLACES: usize = 3;
 /// A span's lines: one, and one more for each thing that is to be said about it.
 #[must_use]
 pub fn span(report: &SpanReport, workers: usize) -> String {
-    let mut text = format!(
+    let mut first = format!(
         "{:<14} {:<6} {:<16} inc {:<2} [{}, {}) {} → {}, {}",
         shouted(&report.verdict),
         report.id.vat,
-        report.name.as_deref().unwrap_or("-"),
+        name(report.name.as_deref()),
         report.incarnation,
         report.id.start,
         report.id.end,
@@ -26,14 +28,14 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
         base(report),
     );
     if workers > 1 {
-        let _ = write!(text, ", worker {}", report.worker);
+        let _ = write!(first, ", worker {}", report.worker);
     }
     if !report.is_asked {
-        text.push_str(", on the way");
+        first.push_str(", on the way");
     }
     if report.verdict.is_of_a_replay() {
         let _ = write!(
-            text,
+            first,
             ": {}, {}, {}, {:.2} s",
             plural(report.deliveries, "delivery", "deliveries"),
             plural(report.syscalls, "syscall", "syscalls"),
@@ -41,91 +43,103 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
             report.took.as_secs_f64()
         );
     }
+    if let Verdict::NotApplicable(reason) = &report.verdict {
+        let _ = write!(first, ": {}", reason.text());
+    }
+    let mut text = Lines::default();
+    writeln!(text, "{first}");
     let replayed = match &report.verdict {
         Verdict::Contradicted(otherwise) => {
-            let _ = write!(text, "\n    apart from the responses: {}", otherwise.label());
+            writeln!(text, "    apart from the responses: {}", otherwise.label());
             otherwise
         }
         verdict => verdict,
     };
     contradictions(report, &mut text);
     match replayed {
-        Verdict::Verified | Verdict::Contradicted(_) => {}
-        Verdict::Partial(partial) => {
-            let _ = write!(text, "\n    {partial}");
-        }
-        Verdict::Diverged(divergence) => {
-            for finding in &divergence.findings {
-                let _ = write!(text, "\n    diverged at {}:{}", report.id.vat, finding.position);
-                let _ = write!(text, ", {finding}");
-            }
-            let unsaid = divergence.findings_total - divergence.findings.len();
-            if unsaid > 0 {
-                let _ = write!(text, "\n    and {unsaid} more");
-            }
-            match &divergence.repeat {
-                Repeat::Deterministic => text.push_str("\n    deterministic: each fresh worker did the same again"),
-                Repeat::Flaky(outcomes) => {
-                    for Outcome { times, findings } in outcomes {
-                        let workers = plural(u64::from(*times), "fresh worker", "fresh workers");
-                        let what = if findings.is_empty() { "as recorded" } else { "otherwise:" };
-                        let _ = write!(text, "\n    flaky: {workers} did {what}");
-                        for finding in findings {
-                            let _ = write!(text, "\n        at {}:{}, {finding}", report.id.vat, finding.position);
-                        }
-                    }
-                }
-                Repeat::Unconfirmed(why) => {
-                    let _ = write!(text, "\n    not confirmed: the repetition failed, as {why}");
-                }
-            }
-            if let Some(heap) = &divergence.heap {
-                let why = heap.why.as_ref().map(|why| format!(", as {why}")).unwrap_or_default();
-                let _ = write!(text, "\n    {}{why}", heap.answer.text());
-                for place in heap.places.iter().chain(&heap.traces).take(PLACES) {
-                    let _ = write!(text, "\n        {place}");
-                }
-            }
-            match &report.evidence {
-                Some(Ok(kept)) => {
-                    let _ = write!(text, "\n    evidence: {kept}");
-                }
-                Some(Err(error)) => {
-                    let _ = write!(text, "\n    no evidence could be kept: {error}");
-                }
-                None => {}
-            }
-            if let Some(failure) = &divergence.failure {
-                let _ = write!(text, "\n    then: {failure}");
-            }
-            if let Some(partial) = &divergence.partial {
-                let _ = write!(text, "\n    {partial}");
-            }
-            if let Some(position) = report.stopped_at {
-                let _ = write!(text, "\n    the replay could not go on from position {position}");
-            }
-        }
+        Verdict::Verified | Verdict::NotApplicable(_) | Verdict::Contradicted(_) => {}
+        Verdict::Partial(partial) => writeln!(text, "    {partial}"),
+        Verdict::Diverged(divergence) => diverged(report, divergence, &mut text),
         Verdict::Unverifiable(reason) => {
-            let _ = write!(text, "\n    {}: {reason}\n    {}", reason.label(), reason.hint());
+            writeln!(text, "    {}: {reason}", reason.label());
+            writeln!(text, "    {}", reason.hint());
         }
         Verdict::Failed(failure) => {
-            let _ = write!(text, "\n    {}: {failure}\n    {}", failure.label(), failure.hint());
-        }
-        Verdict::NotApplicable(reason) => {
-            let _ = write!(text, ": {}", reason.text());
+            writeln!(text, "    {}: {failure}", failure.label());
+            writeln!(text, "    {}", failure.hint());
         }
     }
-    text
+    text.into_text_without_end()
+}
+
+/// What differs, whether it does so always, and what is kept of it.
+fn diverged(report: &SpanReport, divergence: &Divergence, text: &mut Lines) {
+    let vat = &report.id.vat;
+    for finding in &divergence.findings {
+        writeln!(text, "    diverged at {vat}:{}, {finding}", finding.position);
+    }
+    let unsaid = divergence.findings_total - divergence.findings.len();
+    if unsaid > 0 {
+        writeln!(text, "    and {unsaid} more");
+    }
+    repeated(report, &divergence.repeat, text);
+    if let Some(heap) = &divergence.heap {
+        let why = heap.why.as_ref().map(|why| format!(", as {why}")).unwrap_or_default();
+        writeln!(text, "    {}{why}", heap.answer.text());
+        for place in heap.places.iter().chain(&heap.traces).take(PLACES) {
+            writeln!(text, "        {place}");
+        }
+    }
+    match &report.evidence {
+        Some(Ok(kept)) => writeln!(text, "    evidence: {kept}"),
+        Some(Err(error)) => writeln!(text, "    no evidence could be kept: {error}"),
+        None => {}
+    }
+    if let Some(failure) = &divergence.failure {
+        writeln!(text, "    then: {failure}");
+    }
+    if let Some(partial) = &divergence.partial {
+        writeln!(text, "    {partial}");
+    }
+    if let Some(position) = report.stopped_at {
+        writeln!(text, "    the replay could not go on from position {position}");
+    }
+}
+
+fn repeated(report: &SpanReport, repeat: &Repeat, text: &mut Lines) {
+    match repeat {
+        Repeat::Deterministic => writeln!(text, "    deterministic: each fresh worker did the same again"),
+        Repeat::Flaky(outcomes) => {
+            for Outcome { times, findings } in outcomes {
+                let workers = plural(u64::from(*times), "fresh worker", "fresh workers");
+                let what = if findings.is_empty() { "as recorded" } else { "otherwise:" };
+                writeln!(text, "    flaky: {workers} did {what}");
+                for finding in findings {
+                    writeln!(text, "        at {}:{}, {finding}", report.id.vat, finding.position);
+                }
+            }
+        }
+        Repeat::Unconfirmed(why) => writeln!(text, "    not confirmed: the repetition failed, as {why}"),
+    }
+}
+
+/// So many characters of a vat's name are shown.
+pub const NAME_CHARS: usize = 64;
+
+/// A vat's name, as far as it is shown.
+#[must_use]
+pub fn name(name: Option<&str>) -> Cow<'_, str> {
+    name.map_or(Cow::Borrowed("-"), |name| visible::short(name, NAME_CHARS))
 }
 
 /// Responses that the record itself contradicts, a line each.
-fn contradictions(report: &SpanReport, text: &mut String) {
+fn contradictions(report: &SpanReport, text: &mut Lines) {
     for contradiction in &report.contradictions.kept {
-        let _ = write!(text, "\n    contradicted at {}:{}, {contradiction}", report.id.vat, contradiction.position);
+        writeln!(text, "    contradicted at {}:{}, {contradiction}", report.id.vat, contradiction.position);
     }
     let unsaid = report.contradictions.total - report.contradictions.kept.len() as u64;
     if unsaid > 0 {
-        let _ = write!(text, "\n    and {} more", plural(unsaid, "contradiction", "contradictions"));
+        writeln!(text, "    and {} more", plural(unsaid, "contradiction", "contradictions"));
     }
 }
 
@@ -168,6 +182,7 @@ pub fn summary(totals: &Totals, took: Duration) -> String {
         let _ = write!(text, "; {} of them only on the way to those asked for", totals.on_the_way);
     }
     if !totals.reasons.is_empty() {
+        // The labels are ours.
         let reasons: Vec<String> = totals.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         let _ = write!(text, "\nreasons: {}", reasons.join(", "));
     }
@@ -185,7 +200,7 @@ mod tests {
     use super::*;
     use crate::audit::{Contradiction, ContradictionKind, Contradictions};
     use crate::transcript::{SpanId, VatId, sha256};
-    use crate::verdict::{Divergence, Failure, Finding, FindingKind, NotApplicable, Partial, Unverifiable};
+    use crate::verdict::{Failure, Finding, FindingKind, NotApplicable, Partial, Unverifiable};
 
     fn report(verdict: Verdict) -> SpanReport {
         SpanReport {

@@ -8,6 +8,7 @@
 
 #![no_main]
 #![expect(clippy::expect_used, reason = "whatever goes wrong here ends the worker, as it should")]
+#![expect(clippy::disallowed_methods, reason = "a worker prints what it likes, and that is not our terminal")]
 #![expect(unsafe_code, reason = "takes the descriptors that it is given by number, and misbehaves on purpose")]
 
 mod model;
