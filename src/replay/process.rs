@@ -84,13 +84,14 @@ impl Process {
         };
         let mut inmate = cage.spawn(arguments, &pipes, &resources)?;
         let watch = Arc::new(Watch::default());
-        let (pid, listener, stat) = (inmate.pid, inmate.listener.take(), inmate.stat.take());
+        let (pid, own_number) = (inmate.pid, inmate.own_number);
+        let (listener, stat) = (inmate.listener.take(), inmate.stat.take());
         let mut process = Self { inmate, status: None, watch: Arc::clone(&watch), watcher: None };
         let pidfd = process.pidfd()?;
         let limits = limits.clone();
-        let watcher = std::thread::Builder::new()
-            .name("worker-watch".to_owned())
-            .spawn(move || Watcher { pid, pidfd, listener, stat, output: File::from(output), watch, limits }.run())?;
+        let watcher = std::thread::Builder::new().name("worker-watch".to_owned()).spawn(move || {
+            Watcher { pid, own_number, pidfd, listener, stat, output: File::from(output), watch, limits }.run();
+        })?;
         process.watcher = Some(watcher);
         Ok(process)
     }

@@ -108,6 +108,8 @@ impl Watch {
 /// on the pipes.
 pub(super) struct Watcher {
     pub(super) pid: Pid,
+    /// Its number as it sees it itself.
+    pub(super) own_number: u32,
     pub(super) pidfd: OwnedFd,
     /// Of the filter of system calls, where it tells us.
     pub(super) listener: Option<OwnedFd>,
@@ -146,7 +148,10 @@ impl Watcher {
                 // It has begun to end, and frees its memory: until that is done this would wake us without pause.
                 self.listener = None;
             }
-            if is_denied && let Some(denied) = self.listener.as_ref().and_then(|listener| denied(listener.as_fd())) {
+            if is_denied
+                && let Some(denied) =
+                    self.listener.as_ref().and_then(|listener| denied(listener.as_fd(), self.own_number))
+            {
                 return self.stop(match denied {
                     Denied::Abort => Stopped::Aborted,
                     Denied::Call(call) => {

@@ -38,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub(super) privileges: Option<Privileges>,
     pub(super) ruleset: Option<RawFd>,
     pub(super) filter: Option<&'a Filter>,
+    /// What the filter asks of the call that starts the worker.
+    pub(super) key: u64,
     /// The program's memory file; its path if there is no cage.
     pub(super) program: Result<RawFd, &'a CStr>,
     /// Each ends with a null pointer.
@@ -478,7 +480,8 @@ unsafe fn run(plan: &Plan<'_>) -> Result<std::convert::Infallible, Failed> {
         match plan.program {
             Ok(_) => {
                 let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-                libc::syscall(libc::SYS_execveat, PROGRAM_FD, path, arguments, environment, flags);
+                // The key is no argument of this call: the kernel ignores it, and the filter looks at it.
+                libc::syscall(libc::SYS_execveat, PROGRAM_FD, path, arguments, environment, flags, plan.key);
             }
             Err(path) => {
                 libc::execve(path.as_ptr(), arguments, environment);

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::elf::LOADER_CACHE;
 use super::program::Program;
 
 /// Where libc looks for time zones (tzset(3)). Without them, every zone is silently UTC.
 const ZONES: &str = "/usr/share/zoneinfo";
 const LOCAL_ZONE: &str = "/etc/localtime";
-/// Where the loader looks first.
-const LOADER_CACHE: &str = "/etc/ld.so.cache";
 /// What libc learns the limits of the stack from. Without it, code that recurses too deep is a crash and not an error that
 /// code can catch.
 pub(super) const MAPS: &str = "/proc/self/maps";
@@ -31,11 +31,15 @@ pub(super) struct Files {
 
 impl Files {
     /// Those that a program needs in a time zone, and to ask for huge pages.
-    pub(super) fn of(program: &Program, zone: &OsStr, huge_pages: bool) -> Self {
-        let code = program.loader.iter().cloned().chain(program.libraries()).filter(|path| path.is_file()).collect();
+    ///
+    /// # Errors
+    /// When the program's loader is none of the system's.
+    pub(super) fn of(program: &Program, zone: &OsStr, huge_pages: bool) -> io::Result<Self> {
+        let loader = program.loader()?.map(Path::to_path_buf);
+        let code = loader.into_iter().chain(program.libraries()).collect();
         let data = [LOADER_CACHE, LOCAL_ZONE, ZONES].into_iter().chain(HUGE_PAGES.into_iter().filter(|_| huge_pages));
         let data = data.map(PathBuf::from).chain(zone_file(zone)).filter(|path| path.exists()).collect();
-        Self { code, data }
+        Ok(Self { code, data })
     }
 }
 
@@ -60,7 +64,7 @@ mod tests {
     #[test]
     fn only_what_is_there_is_named() {
         let program = Program::load(Path::new("/bin/sh")).expect("a shell");
-        let files = Files::of(&program, OsStr::new("UTC"), true);
+        let files = Files::of(&program, OsStr::new("UTC"), true).expect("files");
         assert!(files.code.len() >= 2 && files.code.iter().all(|path| path.is_file()), "{files:?}");
         assert!(files.data.iter().all(|path| path.exists()), "{files:?}");
     }

@@ -7,6 +7,7 @@
 //! The layers, their order and their reasons are in `docs/sandbox.md`; `enter` puts them on, in that order.
 
 mod cgroup;
+mod elf;
 mod enter;
 mod files;
 mod landlock;
@@ -187,7 +188,12 @@ impl Cage {
         let program = Program::load(program).map_err(CageError::Program)?;
         let is_off = settings.mode == Mode::Off;
         let zone = spawn::time_zone(&settings);
-        let files = if is_off { Files::default() } else { Files::of(&program, &zone, settings.huge_pages) };
+        let files = match settings.mode {
+            Mode::Off => Files::default(),
+            Mode::Strict | Mode::Default => {
+                Files::of(&program, &zone, settings.huge_pages).map_err(CageError::Program)?
+            }
+        };
         let layer = |layer| move |reason| CageError::Layer { layer, reason };
         let rules = if is_off { None } else { Some(Rules::new(&files).map_err(layer(Layer::Landlock))?) };
         let policy = settings.policy.as_deref().unwrap_or(POLICY);

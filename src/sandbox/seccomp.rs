@@ -24,9 +24,15 @@ const NAME: &str = "worker";
 const ARCHITECTURE_CHECK: usize = 3;
 /// `BPF_RET | BPF_K`: ends the program with a constant.
 const RETURN: u16 = 0x06;
+/// `BPF_JMP | BPF_JEQ | BPF_K`: compares with a constant.
+const IS_EQUAL: u16 = 0x15;
+/// Stands in the policy, as the sixth argument of `execveat`, for a key that is drawn at each start. The kernel ignores that
+/// argument and the filter sees it. The key stands in the filter and in the memory of the process before its start, and a
+/// worker reads neither: so no worker can make the call that made it a worker.
+pub(super) const KEY: u64 = 0x7370_616e_6b65_7921;
 
 /// The policy as programs for the kernel.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Filter {
     /// What is not allowed is told to us, and waits.
     pub(super) telling: Vec<libc::sock_filter>,
@@ -54,6 +60,26 @@ impl Filter {
         }
         Ok(Self { telling, killing })
     }
+
+    /// The filter of one start: with its key in place of [`KEY`].
+    pub(super) fn with_key(&self, key: u64) -> Self {
+        let mut filter = self.clone();
+        for line in filter.telling.iter_mut().chain(&mut filter.killing).filter(|line| line.code == IS_EQUAL) {
+            for (stands, half) in halves(KEY).into_iter().zip(halves(key)) {
+                if line.k == stands {
+                    line.k = half;
+                    break;
+                }
+            }
+        }
+        filter
+    }
+}
+
+/// The filter compares a number of 64 bits in two halves.
+fn halves(number: u64) -> [u32; 2] {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+    [(number >> 32) as u32, number as u32]
 }
 
 fn compile(policy: &str, arch: TargetArch) -> Result<BpfProgram, String> {
@@ -70,8 +96,8 @@ pub(crate) enum Denied {
     Abort,
 }
 
-/// Takes the call that is waiting, if one is.
-pub(crate) fn denied(listener: BorrowedFd<'_>) -> Option<Denied> {
+/// Takes the call that is waiting, if one is. `own` is the number of the worker's process as the worker sees it.
+pub(crate) fn denied(listener: BorrowedFd<'_>, own: u32) -> Option<Denied> {
     #[expect(unsafe_code, reason = "libc has no wrapper for this call")]
     // SAFETY: the kernel wants a zeroed structure of plain numbers, and fills it in.
     let notification = unsafe {
@@ -82,7 +108,11 @@ pub(crate) fn denied(listener: BorrowedFd<'_>) -> Option<Denied> {
         notification
     };
     let libc::seccomp_data { nr, args, .. } = notification.data;
-    if i64::from(nr) == libc::SYS_tgkill && args[2] == u64::from(libc::SIGABRT.cast_unsigned()) {
+    // The kernel looks at the lower halves. `abort` signals the one thread of its own process, which has the process's number.
+    let [_, process] = halves(args[0]);
+    let [_, thread] = halves(args[1]);
+    let [_, signal] = halves(args[2]);
+    if i64::from(nr) == libc::SYS_tgkill && (process, thread, signal) == (own, own, libc::SIGABRT.cast_unsigned()) {
         return Some(Denied::Abort);
     }
     let number = usize::try_from(nr).ok();
@@ -120,6 +150,25 @@ mod tests {
         assert_eq!(kills(&telling), [ARCHITECTURE_CHECK - 1]);
         assert!(kills(&killing).len() > 20);
         assert_eq!(telling.len(), killing.len());
+    }
+
+    /// One place in each policy; a program whose key was not found would let a worker start another program.
+    #[test]
+    fn a_start_has_a_key_of_its_own() {
+        let count = |program: &[libc::sock_filter], key: u64| {
+            halves(key).map(|half| program.iter().filter(|line| line.code == IS_EQUAL && line.k == half).count())
+        };
+        for (policy, arch) in POLICIES {
+            let program = compile(policy, arch).expect("a policy");
+            let found =
+                halves(KEY).map(|half| program.iter().filter(|line| line.code == IS_EQUAL && line.k == half).count());
+            assert_eq!(found, [1, 1], "{arch:?}");
+        }
+        let key = 0x0123_4567_89ab_cdef;
+        let filter = Filter::compile(POLICY).expect("a policy").with_key(key);
+        for program in [&filter.telling, &filter.killing] {
+            assert_eq!((count(program, KEY), count(program, key)), ([0, 0], [1, 1]));
+        }
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub(crate) struct Resources {
 #[derive(Debug)]
 pub(crate) struct Inmate {
     pub pid: Pid,
+    /// Its number as it sees it itself.
+    pub own_number: u32,
     /// Becomes readable when the process has ended.
     pub pidfd: OwnedFd,
     /// Tells of system calls that are not allowed.
@@ -193,6 +195,8 @@ impl Cage {
         let (commands, replies, output, save, load) = (commands?, replies?, output?, save?, load?);
         let descriptors =
             [&null, &output, &output, &commands, &replies, &null, &null, &save, &load].map(AsRawFd::as_raw_fd);
+        let key = key()?;
+        let filter = self.filter.as_ref().map(|filter| filter.with_key(key));
         let plan = Plan {
             descriptors,
             talk: theirs.as_raw_fd(),
@@ -201,7 +205,8 @@ impl Cage {
             root: root.as_ref(),
             privileges: is_caged.then_some(Privileges { user }),
             ruleset: ruleset.as_ref().map(|(_, descriptor)| descriptor.as_raw_fd()),
-            filter: self.filter.as_ref(),
+            filter: filter.as_ref(),
+            key,
             program: if is_caged { Ok(program.as_raw_fd()) } else { Err(&path) },
             arguments: &argument_list,
             environment: &environment,
@@ -236,7 +241,9 @@ impl Cage {
             Err(error) => return Err(error.into()),
         };
         newborn.0 = None;
-        Ok(Inmate { pid, pidfd, listener, stat: Some(stat), group, _maps: maps })
+        // The first process of a namespace has the number 1 there.
+        let own_number = if root.is_some() { 1 } else { pid.as_raw_nonzero().get().unsigned_abs() };
+        Ok(Inmate { pid, own_number, pidfd, listener, stat: Some(stat), group, _maps: maps })
     }
 }
 
@@ -323,6 +330,20 @@ fn give_birth(plan: &Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel made it for us.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// A number that nobody can guess.
+fn key() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// A copy whose number is above those that the new process gives to its own, so that none is overwritten before it is copied.

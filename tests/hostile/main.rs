@@ -28,6 +28,12 @@ type Came = c_long;
 /// Something that is tried.
 type Attempt = fn(&Victim<'_>) -> Came;
 
+/// What it was loaded by itself, and may run.
+#[cfg(target_arch = "x86_64")]
+const LOADER: &CStr = c"/lib64/ld-linux-x86-64.so.2";
+#[cfg(not(target_arch = "x86_64"))]
+const LOADER: &CStr = c"/lib/ld-linux-aarch64.so.1";
+
 const ATTEMPTS: &[(&str, Attempt)] = &[
     ("read-file", |on| open(on.secret, libc::O_RDONLY)),
     ("write-file", |on| open(on.secret, libc::O_WRONLY)),
@@ -59,6 +65,10 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("trace-parent", |on| unsafe { libc::ptrace(libc::PTRACE_SEIZE, on.parent, 0, 0) }),
     ("signal-parent", |on| Came::from(unsafe { libc::kill(on.parent, 0) })),
     ("abort-parent", |on| unsafe { libc::syscall(libc::SYS_tgkill, on.parent, on.parent, 0) }),
+    ("abort-parent-at-once", |on| unsafe { libc::syscall(libc::SYS_tgkill, on.parent, on.parent, libc::SIGABRT) }),
+    ("abort-a-thread-of-others", |on| unsafe {
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), on.parent, libc::SIGABRT)
+    }),
     ("signal-everyone", |_| Came::from(unsafe { libc::kill(-1, 0) })),
     ("tcp-socket", |_| socket(libc::AF_INET, libc::SOCK_STREAM, 0)),
     ("tcp-connection", |_| {
@@ -88,7 +98,7 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         Came::from(unsafe { libc::execve(c"/bin/true".as_ptr(), arguments.as_ptr(), arguments[1..].as_ptr()) })
     }),
     ("exec-loader", |on| {
-        let loader = c"/lib64/ld-linux-x86-64.so.2";
+        let loader = LOADER;
         let arguments = [loader.as_ptr(), on.secret.as_ptr(), ptr::null()];
         Came::from(unsafe { libc::execve(loader.as_ptr(), arguments.as_ptr(), arguments[2..].as_ptr()) })
     }),
@@ -104,6 +114,16 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
             while (0..9).contains(&libc::dup(7)) {}
             let (flags, list) = (libc::AT_EMPTY_PATH, nothing.as_ptr());
             libc::syscall(libc::SYS_execveat, 9, c"".as_ptr(), list, list, flags)
+        }
+    }),
+    ("exec-again", |_| {
+        // As its own start was: descriptor 9, by no path; on what it may read and run, and which can run any file.
+        let (loader, nothing) = (LOADER.as_ptr(), c"/nothing".as_ptr());
+        let (arguments, environment) = ([loader, nothing, ptr::null()], [ptr::null::<c_char>()]);
+        let (arguments, environment) = (arguments.as_ptr(), environment.as_ptr());
+        unsafe {
+            while (0..9).contains(&libc::open(loader, libc::O_RDONLY)) {}
+            libc::syscall(libc::SYS_execveat, 9, c"".as_ptr(), arguments, environment, libc::AT_EMPTY_PATH, 0_u64)
         }
     }),
     ("exec-memory-file", |_| unsafe { libc::syscall(libc::SYS_memfd_create, c"x".as_ptr(), 0) }),
@@ -311,7 +331,8 @@ unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_in
         directory: CString::new(secret.to_str().unwrap_or_default().rsplit_once('/').unwrap_or_default().0)
             .unwrap_or_default(),
         secret: &secret,
-        parent: text(3).parse().unwrap_or(1),
+        // Number 1 may be itself.
+        parent: text(3).parse().unwrap_or(2),
     };
     let Some((_, named)) = name.split_once('.') else {
         say(1, &attempt(text(1), &victim));

@@ -112,6 +112,9 @@ const TABLE: &[(&str, &str, [&str; 2])] = &[
     ("trace-parent", "seccomp: ptrace", ["EPERM", "ESRCH"]),
     ("signal-parent", "seccomp: kill", ["EPERM", "ESRCH"]),
     ("abort-parent", "seccomp: tgkill", ["EPERM", "ESRCH"]),
+    // What `abort` calls for its own process, called for others. Without seccomp this could hit us.
+    ("abort-parent-at-once", "seccomp: tgkill", ["", "ESRCH"]),
+    ("abort-a-thread-of-others", "seccomp: tgkill", ["", ""]),
     ("signal-everyone", "seccomp: kill", ["", "ESRCH"]),
     ("tcp-socket", "seccomp: socket", ["", ""]),
     ("tcp-connection", "seccomp: socket", ["EACCES", "EACCES"]),
@@ -124,7 +127,9 @@ const TABLE: &[(&str, &str, [&str; 2])] = &[
     ("thread", "seccomp: clone3", ["", ""]),
     ("exec", "seccomp: execve", ["EACCES", "ENOENT"]),
     ("exec-loader", "seccomp: execve", ["exit 127", "exit 127"]),
-    ("exec-image", "EACCES", ["EACCES", "EACCES"]),
+    ("exec-image", "seccomp: execveat", ["EACCES", "EACCES"]),
+    // The loader runs, and finds nothing that it may run: only seccomp keeps a worker from being replaced.
+    ("exec-again", "seccomp: execveat", ["exit 127", "exit 127"]),
     ("exec-memory-file", "seccomp: memfd_create", ["", ""]),
     ("user-namespace", "seccomp: unshare", ["", ""]),
     ("mount", "seccomp: mount", ["EPERM", "ENOENT"]),
