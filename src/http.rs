@@ -1,7 +1,7 @@
 //! The daemon's web server: metrics for Prometheus, health for supervisors, JSON for programs.
 //!
-//! It only reads, and every answer is made from the store and the shared view in one go. A divergence never makes a check
-//! of life or readiness fail: it is the daemon doing its work.
+//! It only reads, and every answer is made from the store and the shared view in one go. A divergence, damage or a changed
+//! row never makes a check of life or readiness fail: finding it is the daemon's work. The answers show how many there are.
 
 use std::sync::Arc;
 
@@ -33,6 +33,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         .route("/api/v1/status", get(status))
         .route("/api/v1/spans", get(spans))
         .route("/api/v1/divergences", get(divergences))
+        .route("/api/v1/alarms", get(alarms))
         .with_state(shared);
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!("the web server ended: {error}");
@@ -84,10 +85,17 @@ fn readiness(shared: &Shared) -> Result<(usize, Value), StoreError> {
         .into_iter()
         .map(|(vat, name, position)| (vat, json!({ "name": name, "position": position })))
         .collect();
+    let left = shared.store.unacknowledged()?;
     let body = json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "backlog": { "live": backlog.live, "history": backlog.history },
+        "unacknowledged": {
+            "diverged": left.diverged,
+            "contradicted": left.contradicted,
+            "damaged": left.damaged,
+            "changed": left.changed,
+        },
         "last_verified": verified,
     });
     Ok((reasons.len(), body))
@@ -97,6 +105,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCod
     aside(move || {
         let answer = || -> Result<Value, StoreError> {
             let backlog = shared.store.backlog()?;
+            let left = shared.store.unacknowledged()?;
             let mut totals = serde_json::Map::new();
             for (name, label, value) in shared.store.totals()? {
                 if label.is_empty() {
@@ -118,7 +127,9 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCod
                     "history": backlog.history,
                     "oldest_noticed_at": backlog.oldest_noticed_at,
                 },
-                "unacknowledged_divergences": shared.store.unacknowledged()?,
+                "unacknowledged_divergences": left.diverged,
+                "damaged_spans": left.damaged,
+                "changed_rows": left.changed,
                 "capture_bytes": shared.store.capture_bytes()?,
                 "totals": totals,
             }))
@@ -139,21 +150,26 @@ struct Listing {
 }
 
 async fn spans(State(shared): State<Arc<Shared>>, Query(listing): Query<Listing>) -> Result<Response, StatusCode> {
-    list(shared, listing, false).await
+    list(shared, listing, VerdictFilter::default()).await
 }
 
 async fn divergences(
     State(shared): State<Arc<Shared>>,
     Query(listing): Query<Listing>,
 ) -> Result<Response, StatusCode> {
-    list(shared, listing, true).await
+    list(shared, listing, VerdictFilter { is_diverged: true, ..VerdictFilter::default() }).await
 }
 
-async fn list(shared: Arc<Shared>, listing: Listing, is_diverged: bool) -> Result<Response, StatusCode> {
+async fn alarms(State(shared): State<Arc<Shared>>, Query(listing): Query<Listing>) -> Result<Response, StatusCode> {
+    list(shared, listing, VerdictFilter { is_alarm: true, ..VerdictFilter::default() }).await
+}
+
+async fn list(shared: Arc<Shared>, listing: Listing, only: VerdictFilter) -> Result<Response, StatusCode> {
     aside(move || {
         let limit = Some(listing.limit.unwrap_or(SPANS).min(SPANS_MAX));
         let mut rows: Vec<VerdictRow> = Vec::new();
-        match shared.store.verdicts(&VerdictFilter { is_diverged, vat: listing.vat, limit }, |row| rows.push(row)) {
+        let filter = VerdictFilter { vat: listing.vat, limit, ..only };
+        match shared.store.verdicts(&filter, |row| rows.push(row)) {
             Ok(()) => json_of(&rows),
             Err(error) => failed(&shared, &error),
         }

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub divergences: IntCounterVec,
     pub divergences_unacknowledged: IntGauge,
     pub contradictions: IntCounterVec,
+    pub damaged_spans: IntGauge,
+    pub changed_rows: IntGauge,
     pub unverifiable_spans: IntCounterVec,
     pub failures: IntCounterVec,
     pub missed_spans: IntCounter,
@@ -168,6 +170,15 @@ impl Metrics {
                 "Responses of the kernel that contradict the transcript that they are in, by what contradicts.",
                 "kind",
                 &ContradictionKind::RESPONSES.map(ContradictionKind::label),
+            ),
+            damaged_spans: make.gauge(
+                "damaged_spans",
+                "Spans whose record in the node's database is damaged, and breaks in the histories of vats, that nobody has \
+                 acknowledged.",
+            ),
+            changed_rows: make.gauge(
+                "changed_rows",
+                "Rows of closed spans and snapshots that changed or vanished after they were seen, that nobody has acknowledged.",
             ),
             unverifiable_spans: make.counters(
                 "unverifiable_spans_total",

@@ -510,11 +510,11 @@ impl Unverifiable {
             | Self::BaseDamaged(_)
             | Self::BundleMissing(_)
             | Self::BundleDamaged { .. }
+            | Self::Item { .. }
+            | Self::Shape { .. }
             | Self::HistoryBroken { .. } => true,
             Self::ItemsPruned
             | Self::RowGone
-            | Self::Item { .. }
-            | Self::Shape { .. }
             | Self::TooLarge { .. }
             | Self::BaseGone(_)
             | Self::ChainBroken { .. }
@@ -718,7 +718,7 @@ mod tests {
 
     /// Alerts and exit codes go by it, so what counts as damage is written down once more.
     #[test]
-    fn damage_is_what_neither_pruning_nor_a_newer_kernel_explains() {
+    fn damage_is_what_pruning_does_not_explain() {
         let damage = |reason: &Unverifiable| (reason.label(), reason.is_damage());
         let (recorded, found) = (crate::transcript::sha256(b"one"), crate::transcript::sha256(b"other"));
         let text = String::new;
@@ -734,6 +734,8 @@ mod tests {
             (Unverifiable::ChainBroken { start: 0, verdict: "diverged" }, ("chain_broken", false)),
             (Unverifiable::BundleMissing(text()), ("bundle_missing", true)),
             (Unverifiable::BundleDamaged { id: text(), error: text() }, ("bundle_damaged", true)),
+            (Unverifiable::Item { position: 0, error: text() }, ("item_unreadable", true)),
+            (Unverifiable::Shape { position: 0, what: text() }, ("item_out_of_place", true)),
             (Unverifiable::WorkerType(text()), ("worker_type_unknown", false)),
             (Unverifiable::HistoryBroken { position: 0, what: text() }, ("history_broken", true)),
         ] {

@@ -284,7 +284,9 @@ enum CliError {
     NotTwoWorkers { count: usize },
     #[error("failed to write {what} to {}: {source}", path.display())]
     Keep { what: &'static str, path: PathBuf, source: io::Error },
-    #[error("no divergence {id} in this store; `spanwatch verdicts --diverged` lists those that it has")]
+    #[error(
+        "no divergence {id} in this store, nor damage or a changed row of that name; `spanwatch verdicts --alarms` lists those that it has"
+    )]
     UnknownDivergence { id: String },
     #[error("{0}")]
     ImageSource(#[from] SourceError),

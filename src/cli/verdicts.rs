@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::run::ConfigArgs;
 use super::{CliError, Exit, Format};
 use crate::report::{json, text::name};
-use crate::store::{Acknowledged, Store, VerdictFilter, VerdictRow};
+use crate::store::{Acknowledged, AlarmKind, Store, VerdictFilter, VerdictRow};
 use crate::visible::{self, Lines};
 
 #[derive(Debug, Args)]
@@ -18,6 +18,9 @@ pub(super) struct VerdictsArgs {
     /// Only divergences
     #[arg(long)]
     diverged: bool,
+    /// Only what needs a person: divergences, damage and changed rows
+    #[arg(long, conflicts_with = "diverged")]
+    alarms: bool,
     /// Only this vat, by ID or name
     #[arg(long, value_name = "ID|NAME")]
     vat: Option<String>,
@@ -38,13 +41,17 @@ struct Line<'a> {
 
 pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
     let store = Store::open_beside_the_daemon(&args.config.state_dir()?)?;
-    let filter = VerdictFilter { is_diverged: args.diverged, vat: args.vat.clone(), limit: args.limit };
+    let filter =
+        VerdictFilter { is_diverged: args.diverged, is_alarm: args.alarms, vat: args.vat.clone(), limit: args.limit };
     let mut out = visible::buffered_stdout();
     let mut written = Ok(());
-    let (mut rows, mut unacknowledged) = (0_u64, 0_u64);
+    let (mut rows, mut exit) = (0_u64, Exit::Verified);
     store.verdicts(&filter, |row| {
         rows += 1;
-        unacknowledged += u64::from(row.acknowledged == Some(false));
+        if row.acknowledged == Some(false) {
+            let is_worst = exit == Exit::Diverged || matches!(&*row.verdict, "diverged" | "contradicted" | "changed");
+            exit = if is_worst { Exit::Diverged } else { Exit::Incomplete };
+        }
         if written.is_ok() {
             written = match args.format {
                 Format::Json => writeln!(out, "{}", json::line(&Line { r#type: "verdict", row: &row })),
@@ -57,12 +64,18 @@ pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
         writeln!(out, "no span matches; `spanwatch run` notes those that close")?;
     }
     out.flush()?;
-    Ok(if unacknowledged > 0 { Exit::Diverged } else { Exit::Verified })
+    Ok(exit)
 }
 
 /// A line, and another for what is to be said about it.
 fn text(row: &VerdictRow) -> String {
-    let verdict = if row.verdict == "diverged" { "DIVERGED" } else { &row.verdict };
+    let verdict = match &*row.verdict {
+        "diverged" => "DIVERGED",
+        "contradicted" => "CONTRADICTED",
+        "changed" => "CHANGED",
+        _ if row.damage => "DAMAGED",
+        verdict => verdict,
+    };
     let when = row.finished_at.map_or_else(|| "-".to_owned(), time);
     let mut first = format!(
         "{when:<20} {verdict:<14} {:<28} {:<16} inc {:<2} [{}, {})",
@@ -98,9 +111,15 @@ fn time(seconds: f64) -> String {
 
 #[derive(Debug, Args)]
 pub(super) struct AckArgs {
-    /// The divergence, as the log, `spanwatch verdicts` and /api/v1/divergences name it
-    #[arg(value_name = "ID")]
-    id: String,
+    /// The divergence, damage or changed row, as `spanwatch verdicts` and /api/v1/alarms name it
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    id: Option<String>,
+    /// All alarms of a kind at once, once you know their common cause
+    #[arg(long, value_enum, value_name = "KIND")]
+    all: Option<Kind>,
+    /// With --all: only those of this vat, by ID or name
+    #[arg(long, value_name = "ID|NAME", requires = "all")]
+    vat: Option<String>,
     /// What you found out about it
     #[arg(long)]
     note: Option<String>,
@@ -108,13 +127,32 @@ pub(super) struct AckArgs {
     config: ConfigArgs,
 }
 
+/// What can be acknowledged all at once.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// Damaged spans and breaks in histories
+    Damaged,
+    /// Rows that changed
+    Changed,
+}
+
 pub(super) fn acknowledge(args: &AckArgs) -> Result<Exit, CliError> {
     let store = Store::open_beside_the_daemon(&args.config.state_dir()?)?;
     let mut out = visible::stdout();
-    match store.acknowledge(&args.id, args.note.as_deref())? {
-        Acknowledged::Now => writeln!(out, "{} is acknowledged; {} left", args.id, store.unacknowledged()?)?,
-        Acknowledged::Before => writeln!(out, "{} was acknowledged before; nothing is changed", args.id)?,
-        Acknowledged::Unknown => return Err(CliError::UnknownDivergence { id: args.id.clone() }),
+    let note = args.note.as_deref();
+    if let Some(kind) = args.all {
+        let kind = match kind {
+            Kind::Damaged => AlarmKind::Damaged,
+            Kind::Changed => AlarmKind::Changed,
+        };
+        let count = store.acknowledge_all(kind, args.vat.as_deref(), note)?;
+        writeln!(out, "{count} acknowledged; {} left", store.unacknowledged()?.total())?;
+    }
+    let Some(id) = &args.id else { return Ok(Exit::Verified) };
+    match store.acknowledge(id, note)? {
+        Acknowledged::Now => writeln!(out, "{id} is acknowledged; {} left", store.unacknowledged()?.total())?,
+        Acknowledged::Before => writeln!(out, "{id} was acknowledged before; nothing is changed")?,
+        Acknowledged::Unknown => return Err(CliError::UnknownDivergence { id: id.clone() }),
     }
     Ok(Exit::Verified)
 }

@@ -22,6 +22,7 @@ pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Ou
         kinds,
         seen_to: partial.map(|partial| partial.seen_to),
         unseen: partial.map_or(0, |partial| partial.end - partial.seen_to),
+        is_damage: report.verdict.is_damage(),
         is_missed: job.source == Source::Live && is_missed(&report.verdict),
         base: report.base,
         detail: json::span(report),

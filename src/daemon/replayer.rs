@@ -15,7 +15,7 @@ use flate2::write::GzEncoder;
 use super::job::{Surroundings, is_still_there, prepare};
 use super::look::Keeper;
 use super::outcome::{may_be_owed_to_vanishing, outcome};
-use super::shared::{Claim, Shared};
+use super::shared::{Claim, Shared, WHAT_TO_DO};
 use crate::config::CaptureWhen;
 use crate::judge::Court;
 use crate::kernel_db::DbError;
@@ -200,6 +200,9 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut Span
         metrics.divergences_unacknowledged.inc();
         tell_evidence(shared, report);
     }
+    if outcome.is_damage {
+        metrics.damaged_spans.inc();
+    }
     tell(report, outcome.explanation.as_deref(), &outcome, job.source);
 }
 
@@ -260,6 +263,16 @@ fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, sourc
         }
         Verdict::Failed(_) => {
             tracing::error!(%vat, name, start, end, "gave up on span [{start}, {end}) of {vat}: {explanation}");
+        }
+        Verdict::Unverifiable(reason) if outcome.is_damage => {
+            tracing::error!(
+                %vat,
+                name,
+                start,
+                end,
+                reason = reason.label(),
+                "DAMAGED: {vat} ({name}), span [{start}, {end}), {explanation}; {WHAT_TO_DO}"
+            );
         }
         Verdict::Unverifiable(reason) if outcome.is_missed => {
             tracing::warn!(%vat, name, start, end, reason = reason.label(), "missed span [{start}, {end}) of {vat}: {explanation}");

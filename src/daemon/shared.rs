@@ -19,15 +19,21 @@ use crate::kernel_db::KernelDb;
 use crate::metrics::{Metrics, PAUSE_REASONS, gauge_value};
 use crate::neighbour;
 use crate::replay::{Limits, WorkerProgram};
-use crate::store::{Job, Store, StoreError, now};
-use crate::transcript::VatId;
+use crate::store::{Alarm, Job, Store, StoreError, now};
+use crate::transcript::{SpanId, VatId};
 
 /// A complaint that comes again is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
 /// Of so many complaints it is known when they were told.
 const COMPLAINTS_MAX: usize = 100;
+/// No more alarms of one look are told one by one.
+const ALARMS_TOLD_MAX: usize = 10;
 /// How long a thread with nothing to do sleeps before it looks for work by itself.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// What a person does about damage and changed rows, in a line.
+pub(super) const WHAT_TO_DO: &str = "keep a copy of the database as evidence, compare it with another node's, and restore the node from a \
+     backup (docs/operations.md, \"When an alert fires\")";
 
 /// Everything that more than one thread needs.
 #[derive(Debug)]
@@ -317,7 +323,10 @@ impl Shared {
             metrics.backlog_spans.with_label_values(&["history"]).set(gauge_value(backlog.history));
             let age = backlog.oldest_noticed_at.map_or(0.0, |at| (now() - at).max(0.0));
             metrics.backlog_oldest_age_seconds.set(age);
-            metrics.divergences_unacknowledged.set(gauge_value(self.store.unacknowledged()?));
+            let left = self.store.unacknowledged()?;
+            metrics.divergences_unacknowledged.set(gauge_value(left.diverged));
+            metrics.damaged_spans.set(gauge_value(left.damaged));
+            metrics.changed_rows.set(gauge_value(left.changed));
             metrics.capture_bytes.set(gauge_value(self.store.capture_bytes()?));
             Ok(())
         };
@@ -367,6 +376,23 @@ impl Shared {
         }
     }
 
+    /// Tells of alarms that were raised a moment ago, of many only the first ones, and sets their gauges.
+    pub(super) fn tell_alarms(&self, raised: &[(String, Alarm)]) {
+        if raised.is_empty() {
+            return;
+        }
+        for (id, Alarm { kind, id: SpanId { vat, start, .. }, reason, explanation, .. }) in
+            raised.iter().take(ALARMS_TOLD_MAX)
+        {
+            let word = kind.label().to_uppercase();
+            tracing::error!(%vat, start, reason, id, "{word}: {vat}: {explanation}; {WHAT_TO_DO}");
+        }
+        if let Some(more) = raised.len().checked_sub(ALARMS_TOLD_MAX).filter(|more| *more > 0) {
+            tracing::error!("and {more} more of damage and changed rows: `spanwatch verdicts --alarms` lists them");
+        }
+        self.refresh_gauges();
+    }
+
     /// Notes that there is nothing to complain about any more. Whether there was.
     pub(super) fn is_well_again(&self, about: &'static str) -> bool {
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
@@ -383,7 +409,7 @@ impl Shared {
         let height = view.block_height.map_or(String::new(), |height| format!(" at block {height}"));
         let mut text = format!(
             "node {}{height}; {} spans verified, {} partial, {} diverged ({} not acknowledged), {} unverifiable, {} failed, \
-             {} missed; {} waiting",
+             {} missed; not acknowledged: {} damaged, {} changed rows; {} waiting",
             view.state,
             spans("verified"),
             spans("partial"),
@@ -392,6 +418,8 @@ impl Shared {
             spans("unverifiable"),
             spans("failed"),
             metrics.missed_spans.get(),
+            metrics.damaged_spans.get(),
+            metrics.changed_rows.get(),
             metrics.backlog_spans.with_label_values(&["live"]).get()
                 + metrics.backlog_spans.with_label_values(&["history"]).get(),
         );

@@ -1,6 +1,8 @@
 //! What is new: the queries of a daemon that looks again and again. Each costs as much as there is news, or as there are
 //! vats, however long the history is.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::query::{Reader, bytes_of, position, signed, span_row};
@@ -34,6 +36,8 @@ pub struct Head {
     pub vat: VatId,
     /// The span that items are being added to; `None` once the vat is terminated.
     pub current: Option<SpanRow>,
+    /// Where its last span starts, open or not.
+    pub last_start: Option<Position>,
 }
 
 /// Some closed spans of a vat.
@@ -41,8 +45,8 @@ pub struct Head {
 pub struct ClosedSpans {
     /// Those that can be read as one.
     pub rows: Vec<SpanRow>,
-    /// How many can't.
-    pub unreadable: usize,
+    /// Where those start that can't.
+    pub unreadable: Vec<Position>,
     /// Set when there may be more than were asked for.
     pub is_cut: bool,
 }
@@ -90,15 +94,30 @@ impl Reader<'_> {
                SELECT min(vatID) FROM transcriptSpans
                UNION ALL SELECT (SELECT min(vatID) FROM transcriptSpans WHERE vatID > vats.id) FROM vats
                WHERE vats.id IS NOT NULL)
-             SELECT s.vatID, s.startPos, s.endPos, s.hash, s.isCurrent, s.incarnation, vats.id
+             SELECT s.vatID, s.startPos, s.endPos, s.hash, s.isCurrent, s.incarnation, vats.id,
+               (SELECT max(startPos) FROM transcriptSpans WHERE vatID = vats.id)
              FROM vats LEFT JOIN transcriptSpans AS s ON s.vatID = vats.id AND s.isCurrent = 1
              WHERE vats.id IS NOT NULL",
         )?;
         let rows = statement.query_map([], |row| {
             let vat = bytes_of(row.get_ref(6)?).and_then(|id| VatId::parse(std::str::from_utf8(id).ok()?));
-            Ok(vat.map(|vat| Head { vat, current: span_row(row) }))
+            let last_start = position(row.get_ref(7)?);
+            Ok(vat.map(|vat| Head { vat, current: span_row(row), last_start }))
         })?;
         rows.filter_map(Result::transpose).collect()
+    }
+
+    /// The vats that the kernel's own lists say are alive; `None` where a list can't be read.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn living_vats(&self) -> rusqlite::Result<Option<BTreeSet<VatId>>> {
+        let mut living: BTreeSet<VatId> = self.static_vats()?.into_iter().map(|(_, vat)| vat).collect();
+        if let Some(list) = self.kv("vat.dynamicIDs")? {
+            let Ok(dynamic) = serde_json::from_str::<Vec<String>>(&list) else { return Ok(None) };
+            living.extend(dynamic.iter().filter_map(|id| VatId::parse(id)));
+        }
+        Ok(Some(living))
     }
 
     /// The closed spans of a vat that start in `[from, to)`, first to last, at most `limit` of them.
@@ -140,10 +159,10 @@ impl Reader<'_> {
         while let Some(row) = rows.next()? {
             match span_row(row) {
                 Some(row) => spans.rows.push(row),
-                None => spans.unreadable += 1,
+                None => spans.unreadable.push(position(row.get_ref(1)?).unwrap_or(from)),
             }
         }
-        spans.is_cut = spans.rows.len() + spans.unreadable == limit as usize;
+        spans.is_cut = spans.rows.len() + spans.unreadable.len() == limit as usize;
         Ok(spans)
     }
 

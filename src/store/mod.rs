@@ -7,6 +7,7 @@
 //! The queue of spans to be replayed is the table `spans` itself: a row without a verdict is due. Nothing is queued in
 //! memory, so nothing is lost with it.
 
+mod alarms;
 mod captures;
 mod queue;
 mod verdicts;
@@ -20,9 +21,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, Row, Transaction};
 
+pub use alarms::{Acknowledged, Alarm, AlarmKind, Unacknowledged};
 pub use captures::{CaptureRow, CapturedItems};
-pub use queue::{Backlog, Job, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source};
-pub use verdicts::{Acknowledged, Outcome, VerdictFilter, VerdictRow};
+pub use queue::{Backlog, Job, KnownVat, New, NodeSeen, Noted, NotedSpan, NotedVat, Source};
+pub use verdicts::{Outcome, VerdictFilter, VerdictRow};
 
 use crate::regular;
 use crate::transcript::{Hash256, Position, SpanId, VatId};
@@ -33,7 +35,7 @@ const LOCK_NAME: &str = "lock";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Each brings the schema from the version of its index to the next one. Never change one that was released.
-const MIGRATIONS: [&str; 1] = [include_str!("schema-1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
 
 /// Why the store could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,16 @@ pub enum StoreError {
     TooNew {
         /// The file.
         path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// It was written by an earlier version, and its daemon still runs.
+    #[error("the store in {} has schema version {found}, this spanwatch uses version {known}, and a daemon of the earlier version runs: restart it with this version, which migrates the store", dir.display())]
+    OlderDaemon {
+        /// The directory.
+        dir: PathBuf,
         /// Its version.
         found: i64,
         /// Ours.
@@ -128,7 +140,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the store that a daemon uses, or used.
+    /// Opens the store that a daemon uses, or used. One of an earlier version is migrated, unless a daemon has it.
     ///
     /// # Errors
     /// When there is none, or it can't be opened.
@@ -142,6 +154,13 @@ impl Store {
         match found {
             0 => Err(StoreError::Missing(store.path)),
             _ if found > known => Err(StoreError::TooNew { path: store.path, found, known }),
+            _ if found < known => {
+                drop(store);
+                match Self::open(dir) {
+                    Err(StoreError::Locked(dir)) => Err(StoreError::OlderDaemon { dir, found, known }),
+                    opened => opened,
+                }
+            }
             _ => Ok(store),
         }
     }
@@ -327,9 +346,9 @@ mod tests {
             identity: Identity { device: 1, inode: 2 },
             pulse: Pulse { crank: Some(3), activity_hash: Some("a".to_owned()), height: None },
         };
-        let noted = Noted { node: node.clone(), vats: vec![NotedVat { vat, closed }], missed: 0 };
-        assert_eq!(store.note(&noted).expect("noted"), count);
-        assert_eq!(store.note(&noted).expect("noted again"), 0, "what is there already stays as it is");
+        let noted = Noted { node: node.clone(), vats: vec![NotedVat { vat, closed }], missed: 0, alarms: Vec::new() };
+        assert_eq!(store.note(&noted).expect("noted").spans, count);
+        assert_eq!(store.note(&noted).expect("noted again").spans, 0, "what is there already stays as it is");
         assert_eq!(store.node().expect("read"), Some(node));
         ids
     }
@@ -354,7 +373,7 @@ mod tests {
         let told: Vec<(&str, &str, u64)> =
             totals.iter().map(|(name, label, value)| (&**name, &**label, *value)).collect();
         assert_eq!(told, [("deliveries", "", 4), ("spans", "verified", 1)]);
-        assert_eq!((store.unacknowledged().expect("read"), store.backlog().expect("read").live), (0, 2));
+        assert_eq!((store.unacknowledged().expect("read").total(), store.backlog().expect("read").live), (0, 2));
         let taken = HashSet::from([store.due(&row(&ids[1])).expect("read").expect("due").id]);
         let next = store.next_job(&taken, &HashSet::new()).expect("read").expect("a job");
         assert_eq!(next.row.id, ids[0]);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::alarms::{Alarm, put_alarms};
 use super::{Store, StoreError, hash, now, signed, span_id, unsigned};
 use crate::kernel_db::{Identity, Pulse, SpanRow, VatOptions, WorkerType};
 use crate::transcript::{Position, SpanId, VatId};
@@ -81,6 +82,17 @@ pub struct Noted {
     pub vats: Vec<NotedVat>,
     /// Spans that closed and of which there is not even a row.
     pub missed: u64,
+    /// What is wrong with rows.
+    pub alarms: Vec<Alarm>,
+}
+
+/// What was new to the store.
+#[derive(Debug, Clone, Default)]
+pub struct New {
+    /// How many spans.
+    pub spans: u64,
+    /// The alarms, each with its name among people.
+    pub alarms: Vec<(String, Alarm)>,
 }
 
 /// A span that is due.
@@ -161,11 +173,11 @@ impl Store {
         })
     }
 
-    /// Writes what a look saw: spans are due from then on. How many were new to the store.
+    /// Writes what a look saw: spans are due from then on, alarms are raised. What of it was new to the store.
     ///
     /// # Errors
     /// When it can't be written; then nothing of it is.
-    pub fn note(&self, noted: &Noted) -> Result<u64, StoreError> {
+    pub fn note(&self, noted: &Noted) -> Result<New, StoreError> {
         self.write("note what closed", |db| {
             let NodeSeen { path, identity, pulse } = &noted.node;
             db.prepare_cached("INSERT OR REPLACE INTO node VALUES (1, ?, ?, ?, ?, ?, ?)")?.execute(params![
@@ -176,11 +188,11 @@ impl Store {
                 pulse.activity_hash,
                 pulse.height.map(u64::cast_signed)
             ])?;
-            let mut new = 0;
+            let mut new = New { spans: 0, alarms: put_alarms(db, &noted.alarms)? };
             for NotedVat { vat, closed } in &noted.vats {
                 put_vat(db, vat)?;
                 for span in closed {
-                    new += put_span(db, span)?;
+                    new.spans += put_span(db, span)?;
                 }
             }
             add_total(db, "missed", "", noted.missed)?;

@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, Row, ToSql, params};
 use serde::Serialize;
 
+use super::alarms::ALARMING;
 use super::captures::release;
 use super::queue::add_total;
 use super::{SeenTo, Store, StoreError, now, signed, span_id, unsigned};
@@ -27,6 +28,8 @@ pub struct Outcome {
     pub seen_to: Option<SeenTo>,
     /// Items that were gone before they could be seen.
     pub unseen: u64,
+    /// Set when the node's own record is damaged.
+    pub is_damage: bool,
     /// Set when nothing could be replayed because the node had deleted it.
     pub is_missed: bool,
     /// What it started from.
@@ -77,6 +80,9 @@ pub struct VerdictRow {
     pub verdict: String,
     /// Its reason.
     pub reason: Option<String>,
+    /// Set when the node's own record is damaged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub damage: bool,
     /// The same for people.
     pub explanation: Option<String>,
     /// Kinds of divergence.
@@ -85,7 +91,7 @@ pub struct VerdictRow {
     pub seen_to: Option<u64>,
     /// What it started from.
     pub base: Option<String>,
-    /// `live` or `history`.
+    /// `live` or `history`; `rows` for an alarm about rows of the node's database.
     pub source: String,
     /// When its closing was noticed, in seconds since 1970.
     pub noticed_at: f64,
@@ -99,7 +105,7 @@ pub struct VerdictRow {
     pub deliveries: Option<u64>,
     /// Syscalls compared.
     pub syscalls: Option<u64>,
-    /// For a divergence: whether a person has taken note of it.
+    /// For what alarms: whether a person has taken note of it.
     pub acknowledged: Option<bool>,
     /// What that person wrote.
     pub note: Option<String>,
@@ -113,28 +119,19 @@ pub struct VerdictRow {
 pub struct VerdictFilter {
     /// Only divergences.
     pub is_diverged: bool,
+    /// Only what needs a person: divergences, damage, and rows that changed.
+    pub is_alarm: bool,
     /// Only of this vat, by ID or name.
     pub vat: Option<String>,
     /// Only the newest so many.
     pub limit: Option<u32>,
 }
 
-/// What came of an acknowledgement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acknowledged {
-    /// It is now.
-    Now,
-    /// It was already.
-    Before,
-    /// There is no divergence of that name.
-    Unknown,
-}
-
 /// How many verdicts are read at once.
 const PAGE: u32 = 500;
 
 /// The name of a span among people: vat, bounds, and the beginning of its hash.
-const PUBLIC_ID: &str = "s.vat || '.' || s.start || '.' || s.end || '-' || substr(s.hash, 1, 8)";
+pub(super) const PUBLIC_ID: &str = "s.vat || '.' || s.start || '.' || s.end || '-' || substr(s.hash, 1, 8)";
 
 impl Store {
     /// Writes the verdict of a span, counts it, and gives its captures free. `false` if it has one already: nothing is
@@ -147,7 +144,8 @@ impl Store {
             let written = db
                 .prepare_cached(
                     "UPDATE spans SET verdict = ?, reason = ?, explanation = ?, kinds = ?, seen_to = ?, base = ?, \
-                     detail = ?, finished_at = ?, replay_seconds = ?, deliveries = ?, syscalls = ?, worker_sha256 = ? \
+                     detail = ?, finished_at = ?, replay_seconds = ?, deliveries = ?, syscalls = ?, worker_sha256 = ?, \
+                     is_damaged = ? \
                      WHERE id = ? AND verdict IS NULL",
                 )?
                 .execute(params![
@@ -163,6 +161,7 @@ impl Store {
                     signed(outcome.deliveries),
                     signed(outcome.syscalls),
                     outcome.worker_sha256,
+                    outcome.is_damage,
                     id
                 ])?;
             if written == 0 {
@@ -214,17 +213,6 @@ impl Store {
         self.write("count", |db| add_total(db, name, label, value))
     }
 
-    /// How many divergences nobody has taken note of.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn unacknowledged(&self) -> Result<u64, StoreError> {
-        self.with("count divergences", |db| {
-            db.prepare_cached("SELECT count(*) FROM spans WHERE verdict = 'diverged' AND acknowledged_at IS NULL")?
-                .query_row([], |row| unsigned(row, 0))
-        })
-    }
-
     /// When a span was verified last, in seconds since 1970.
     ///
     /// # Errors
@@ -255,13 +243,17 @@ impl Store {
         })
     }
 
-    /// Hands out the spans that match, newest first. They are read in pages, so that whoever takes his time over them does
-    /// not hold the store's file up.
+    /// Hands out the alarms about rows, then the spans that match, each newest first. Spans are read in pages, so that a
+    /// slow reader does not hold the store's file up.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn verdicts(&self, filter: &VerdictFilter, mut each: impl FnMut(VerdictRow)) -> Result<(), StoreError> {
         let (mut left, mut before) = (filter.limit.unwrap_or(u32::MAX), i64::MAX);
+        for row in self.alarms(filter)? {
+            left = left.saturating_sub(1);
+            each(row);
+        }
         while left > 0 {
             let page = self.page(filter, before, left.min(PAGE))?;
             let Some((last, _)) = page.last() else { break };
@@ -280,6 +272,9 @@ impl Store {
             if filter.is_diverged {
                 conditions.push("s.verdict = 'diverged'".to_owned());
             }
+            if filter.is_alarm {
+                conditions.push(ALARMING.to_owned());
+            }
             if let Some(vat) = &filter.vat {
                 conditions.push("(s.vat = ? OR v.name = ?)".to_owned());
                 values.extend([vat as &dyn ToSql, vat]);
@@ -289,7 +284,7 @@ impl Store {
                 "SELECT {PUBLIC_ID}, s.vat, s.start, s.end, v.name, s.incarnation, coalesce(s.verdict, 'pending'), \
                  s.reason, s.explanation, s.kinds, s.seen_to, s.base, s.source, s.noticed_at, s.finished_at, \
                  s.replay_seconds, s.attempts, s.deliveries, s.syscalls, s.acknowledged_at IS NOT NULL, s.note, s.detail, \
-                 s.id \
+                 s.id, s.is_damaged \
                  FROM spans AS s LEFT JOIN vats AS v ON v.vat = s.vat WHERE {} ORDER BY s.id DESC LIMIT ?",
                 conditions.join(" AND ")
             ))?;
@@ -299,29 +294,6 @@ impl Store {
                 page.push((row.get(22)?, verdict_row(row)?));
             }
             Ok(page)
-        })
-    }
-
-    /// Takes a divergence off the gauge, with a note.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub fn acknowledge(&self, id: &str, note: Option<&str>) -> Result<Acknowledged, StoreError> {
-        self.write("acknowledge a divergence", |db| {
-            let condition = format!("verdict = 'diverged' AND {} = ?", PUBLIC_ID.replace("s.", ""));
-            let changed = db.execute(
-                &format!(
-                    "UPDATE spans SET acknowledged_at = ?, note = ? WHERE {condition} AND acknowledged_at IS NULL"
-                ),
-                params![now(), note, id],
-            )?;
-            if changed > 0 {
-                return Ok(Acknowledged::Now);
-            }
-            let is_there = db.query_row(&format!("SELECT count(*) FROM spans WHERE {condition}"), [id], |row| {
-                row.get::<_, i64>(0)
-            })?;
-            Ok(if is_there > 0 { Acknowledged::Before } else { Acknowledged::Unknown })
         })
     }
 
@@ -341,15 +313,17 @@ impl Store {
         })
     }
 
-    /// Forgets verdicts that are older than so many seconds; of divergences only those that were acknowledged.
+    /// Forgets verdicts that are older than so many seconds; of what alarms only what was acknowledged.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn forget_older_than(&self, seconds: f64) -> Result<u64, StoreError> {
         self.write("forget old verdicts", |db| {
             let forgotten = db.execute(
-                "DELETE FROM spans WHERE verdict IS NOT NULL AND finished_at < ? \
-                 AND (verdict <> 'diverged' OR acknowledged_at IS NOT NULL)",
+                &format!(
+                    "DELETE FROM spans WHERE verdict IS NOT NULL AND finished_at < ? \
+                     AND (acknowledged_at IS NOT NULL OR NOT {ALARMING})"
+                ),
                 [now() - seconds],
             )?;
             Ok(forgotten as u64)
@@ -360,7 +334,8 @@ impl Store {
 fn verdict_row(row: &Row<'_>) -> rusqlite::Result<VerdictRow> {
     let id = span_id(row, 1)?;
     let verdict: String = row.get(6)?;
-    let is_diverged = verdict == "diverged";
+    let (is_diverged, damage) = (verdict == "diverged", row.get(23)?);
+    let is_alarming = is_diverged || damage || verdict == "contradicted";
     let optional = |column: usize| -> rusqlite::Result<Option<u64>> {
         Ok(row.get::<_, Option<i64>>(column)?.and_then(|number| u64::try_from(number).ok()))
     };
@@ -374,6 +349,7 @@ fn verdict_row(row: &Row<'_>) -> rusqlite::Result<VerdictRow> {
         start: id.start,
         end: id.end,
         reason: row.get(7)?,
+        damage,
         explanation: row.get(8)?,
         kinds: kinds
             .iter()
@@ -390,7 +366,7 @@ fn verdict_row(row: &Row<'_>) -> rusqlite::Result<VerdictRow> {
         attempts: unsigned(row, 16)?,
         deliveries: optional(17)?,
         syscalls: optional(18)?,
-        acknowledged: if is_diverged { Some(row.get(19)?) } else { None },
+        acknowledged: if is_alarming { Some(row.get(19)?) } else { None },
         note: row.get(20)?,
         report: if is_diverged { detail.and_then(|text| serde_json::from_str(&text).ok()) } else { None },
         verdict,

@@ -408,3 +408,67 @@ fn setup_with_grace(setup: &Setup, grace: &str) -> Setup {
     settings.push(format!("neighbour.shutdown_grace={grace}"));
     Setup { wrapper: setup.wrapper.clone(), settings, state: setup.state.clone() }
 }
+
+/// Each kind of damage to a closed span that nobody has judged yet: told as an error, counted, alarmed, and no exit code 0.
+#[test]
+fn damage_is_loud_until_somebody_takes_note_of_it() {
+    type Harm = fn(&rusqlite::Connection);
+    let cases: [(&str, Harm); 4] = [
+        ("span_hash_mismatch", |db| {
+            db.execute("UPDATE transcriptItems SET item = replace(item, '1030', '1031') WHERE position = 7", [])
+                .expect("write");
+        }),
+        ("items_missing", |db| {
+            db.execute("DELETE FROM transcriptItems WHERE vatID = 'v1' AND position = 7", []).expect("write");
+        }),
+        ("span_row_damaged", |db| {
+            db.execute("UPDATE transcriptSpans SET hash = 'none' WHERE vatID = 'v1' AND startPos = 6", [])
+                .expect("write");
+        }),
+        ("base_damaged", |db| {
+            db.execute("UPDATE snapshots SET compressedSnapshot = x'00' WHERE vatID = 'v1' AND snapPos = 5", [])
+                .expect("write");
+        }),
+    ];
+    for (reason, harm) in cases {
+        let mut bench = Bench::new(Keep::everything());
+        let setup = bench.setup("ok").set("capture.items=never").set("capture.images=never");
+        let daemon = setup.start();
+        daemon.wait_for_block(1);
+        bench.close("v1");
+        daemon.wait_for_spans(1);
+        // In the block that closes the span: nobody sees it whole.
+        bench.node().work("v1");
+        bench.node().save("v1");
+        harm(&bench.node().db);
+        bench.node().commit();
+        daemon.wait_for_spans(2);
+        let row = daemon.verdicts().into_iter().find(|row| row["start"] == 6).expect("the span");
+        assert_eq!(verdict_of(&row), format!("unverifiable/{reason}"), "{}", daemon.said());
+        assert_eq!((&row["damage"], &row["acknowledged"]), (&true.into(), &false.into()), "{row}");
+        let told = daemon.logged("DAMAGED");
+        assert!(told.len() == 1 && told[0]["level"] == "ERROR" && told[0]["reason"] == reason, "{reason}: {told:?}");
+        let message = told[0]["message"].as_str().expect("text");
+        assert!(message.contains("restore the node from a backup") && message.contains("another node"), "{message}");
+        assert_eq!(daemon.metric("spanwatch_damaged_spans"), 1.0, "{reason}");
+        let ready = daemon.json("/readyz");
+        assert_eq!((&ready["ready"], &ready["unacknowledged"]["damaged"]), (&true.into(), &1.into()), "{ready}");
+        assert_eq!(daemon.json("/api/v1/status")["damaged_spans"], 1);
+        let alarms = daemon.json("/api/v1/alarms");
+        assert_eq!((alarms.as_array().map(Vec::len), &alarms[0]["id"]), (Some(1), &row["id"]), "{alarms}");
+
+        // It outlives the process, until somebody takes note of it.
+        let state = text(&setup.state).to_owned();
+        assert_eq!(daemon.stop(), Some(0));
+        let list = |more: &[&str]| spanwatch(&[&["verdicts", "--state-dir", &state], more].concat());
+        let listed = list(&["--alarms"]);
+        assert!(listed.code == 4 && listed.out.contains("DAMAGED"), "{}: {}", listed.code, listed.out);
+        assert_eq!((list(&[]).code, list(&["--diverged"]).code), (4, 0));
+        let daemon = setup.start();
+        assert_eq!(daemon.metric("spanwatch_damaged_spans"), 1.0, "{reason}");
+        let noted = spanwatch(&["ack", row["id"].as_str().expect("an id"), "--state-dir", &state]);
+        assert_eq!((noted.code, noted.out.contains("0 left")), (0, true), "{}{}", noted.out, noted.err);
+        assert_eq!(daemon.metric("spanwatch_damaged_spans"), 0.0, "{reason}");
+        assert_eq!(list(&[]).code, 0);
+    }
+}

@@ -285,6 +285,8 @@ impl Node {
     pub fn terminate(&mut self, vat: &str) {
         self.close_span(vat);
         self.db.execute("UPDATE snapshots SET inUse = NULL WHERE vatID = ?", [vat]).expect("write");
+        // It leaves the kernel's lists at once.
+        self.db.execute("DELETE FROM kvStore WHERE key GLOB 'vat.name.*' AND value = ?", [vat]).expect("write");
         self.vats.remove(vat);
     }
 

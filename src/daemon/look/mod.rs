@@ -4,12 +4,13 @@
 //! another for each image that is copied; nothing of the database is held between them. What a look costs depends on what
 //! is new and on how many vats there are.
 
+mod chain;
 mod copy;
 mod node;
 mod retention;
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use crate::kernel_db::{
     VatOptions, WorkerType,
 };
 use crate::metrics::observe;
-use crate::store::{CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError};
+use crate::store::{Alarm, CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError};
 use crate::transcript::{Position, VatId};
 pub use retention::{Keeper, Retention};
 
@@ -81,12 +82,18 @@ struct News {
     /// `None` if the pulse is as it was.
     vats: Option<Vec<VatNews>>,
     static_names: Vec<(String, VatId)>,
+    /// The vats that the kernel's lists say are alive, where they can be read.
+    living: Option<BTreeSet<VatId>>,
 }
 
 /// What is new of a vat.
 struct VatNews {
     vat: VatId,
     current: Option<SpanRow>,
+    /// Set when more than one of its spans is open.
+    is_doubled: bool,
+    /// Where its last span starts, open or not.
+    last_start: Option<Position>,
     /// Those that closed since the last look.
     closed: ClosedSpans,
     /// Set when these are the spans of a history that is not the one that was noted.
@@ -111,8 +118,6 @@ enum Telling {
     Terminated(VatId, Option<String>),
     Gone(VatId, Position),
     Rewritten(VatId, usize),
-    Gap(VatId, Position, Position),
-    Unreadable(VatId, usize),
 }
 
 impl<'a> Looker<'a> {
@@ -196,7 +201,9 @@ impl<'a> Looker<'a> {
         let change = self.compare_with_last(identity, &news.pulse);
         self.learn_retention(&vats);
         self.distrust(change.is_some(), &vats)?;
-        let (noted, tellings) = self.noted(identity, &news.pulse, &news.static_names, &vats, change.is_some())?;
+        let living = news.living.as_ref();
+        let (noted, tellings) =
+            self.noted(identity, &news.pulse, &news.static_names, &vats, living, change.is_some())?;
         let new = self.shared.store.note(&noted)?;
         // Whatever fails from here on is made up for at the next look.
         self.is_unfinished = true;
@@ -217,7 +224,8 @@ impl<'a> Looker<'a> {
             self.vats.insert(vat.vat.clone(), vat);
         }
         tellings.into_iter().for_each(|telling| self.tell(telling));
-        if new > 0 {
+        self.shared.tell_alarms(&new.alarms);
+        if new.spans > 0 {
             self.shared.wake_workers();
         }
         // What was dropped for want of trust is copied anew.
@@ -239,9 +247,12 @@ impl<'a> Looker<'a> {
         let is_same_file = self.seen.as_ref().is_some_and(|seen| seen.identity == identity);
         let is_same = is_same_file && self.seen.as_ref().is_some_and(|seen| seen.pulse == pulse);
         if is_same && !self.is_unfinished {
-            return Ok(News { access, pulse, vats: None, static_names: Vec::new() });
+            return Ok(News { access, pulse, vats: None, static_names: Vec::new(), living: None });
         }
-        let heads = reader.heads()?;
+        let mut heads = reader.heads()?;
+        let doubled: HashSet<VatId> =
+            heads.windows(2).filter(|pair| pair[0].vat == pair[1].vat).map(|pair| pair[0].vat.clone()).collect();
+        heads.dedup_by(|one, other| one.vat == other.vat);
         let is_new = heads.iter().any(|head| !self.vats.contains_key(&head.vat));
         let static_names = if is_new { reader.static_vats()? } else { Vec::new() };
         let budget = Cell::new(ITEM_BYTES_MAX);
@@ -249,9 +260,13 @@ impl<'a> Looker<'a> {
         let has_past = self.vats.is_empty() || !is_same_file;
         let vats = heads
             .into_iter()
-            .map(|head| self.read_vat(reader, head, has_past, &budget))
+            .map(|head| {
+                let is_doubled = doubled.contains(&head.vat);
+                Ok(VatNews { is_doubled, ..self.read_vat(reader, head, has_past, &budget)? })
+            })
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        Ok(News { access, pulse, vats: Some(vats), static_names })
+        let living = reader.living_vats()?;
+        Ok(News { access, pulse, vats: Some(vats), static_names, living })
     }
 
     fn read_vat(
@@ -264,6 +279,8 @@ impl<'a> Looker<'a> {
         let mut news = VatNews {
             vat: head.vat,
             current: head.current,
+            is_doubled: false,
+            last_start: head.last_start,
             closed: ClosedSpans::default(),
             is_rewritten: false,
             kept: None,
@@ -352,16 +369,19 @@ impl<'a> Looker<'a> {
         pulse: &Pulse,
         static_names: &[(String, VatId)],
         vats: &[VatNews],
+        living: Option<&BTreeSet<VatId>>,
         is_other: bool,
     ) -> Result<(Noted, Vec<Telling>), StoreError> {
         let mut tellings = Vec::new();
+        let mut alarms = living.map_or_else(Vec::new, |living| chain::without_rows(vats, living));
+        let is_alive = |vat: &VatId| living.is_some_and(|living| living.contains(vat));
         let (mut noted, mut missed) = (Vec::new(), 0);
         for news in vats {
             let vat = &news.vat;
             let known = self.vats.get(vat);
-            if news.closed.unreadable > 0 {
-                tellings.push(Telling::Unreadable(vat.clone(), news.closed.unreadable));
-            }
+            let open_break = chain::open_breaks(news, living);
+            let is_open_broken = open_break.is_some();
+            alarms.extend(open_break);
             let mut now = known.cloned().unwrap_or_else(|| {
                 let mut options = news.options.clone().unwrap_or_default();
                 let name = static_names.iter().find(|(_, id)| id == vat).map(|(name, _)| name.clone());
@@ -384,8 +404,8 @@ impl<'a> Looker<'a> {
                 if !closed.is_empty() {
                     tellings.push(Telling::Rewritten(vat.clone(), closed.len()));
                 }
-            } else if let Some(first) = closed.first().filter(|first| first.id.start != now.cursor) {
-                tellings.push(Telling::Gap(vat.clone(), now.cursor, first.id.start));
+            } else if !is_other {
+                alarms.extend(chain::new_breaks(news, now.cursor));
             }
             if let Some(last) = closed.last() {
                 now.cursor = last.id.end;
@@ -393,11 +413,13 @@ impl<'a> Looker<'a> {
             let is_cut = news.closed.is_cut && !news.is_rewritten;
             match &news.current {
                 Some(row) => {
-                    if !is_cut {
+                    // An open span that is not where the history ends is a fault of the rows, and says nothing of what is new.
+                    if !is_cut && (!is_open_broken || is_other) {
                         now.cursor = row.id.start;
                     }
                     now.is_terminated = false;
                 }
+                None if is_alive(vat) => {}
                 None => {
                     if known.is_some_and(|known| !known.is_terminated) && !is_cut {
                         tellings.push(Telling::Terminated(vat.clone(), now.options.name.clone()));
@@ -418,7 +440,7 @@ impl<'a> Looker<'a> {
                 noted.push(NotedVat { vat: now, closed });
             }
         }
-        for known in self.vanished(vats) {
+        for known in self.vanished(vats).into_iter().filter(|known| is_other || !is_alive(&known.vat)) {
             // In another database, or in one that moved to before its beginning, it is not there yet.
             if !is_other {
                 tellings.push(Telling::Terminated(known.vat.clone(), known.options.name.clone()));
@@ -430,7 +452,7 @@ impl<'a> Looker<'a> {
             noted.push(NotedVat { vat: KnownVat { is_terminated: true, ..known.clone() }, closed: Vec::new() });
         }
         let path = self.shared.db.path().display().to_string();
-        Ok((Noted { node: NodeSeen { path, identity, pulse: pulse.clone() }, vats: noted, missed }, tellings))
+        Ok((Noted { node: NodeSeen { path, identity, pulse: pulse.clone() }, vats: noted, missed, alarms }, tellings))
     }
 
     /// Vats of which no row is left although their last span was still open when we looked last.
@@ -452,14 +474,6 @@ impl<'a> Looker<'a> {
             Telling::Rewritten(vat, count) => {
                 tracing::warn!(%vat, "its history is another one than was noted: {count} of its spans are new");
             }
-            Telling::Gap(vat, cursor, start) => tracing::warn!(
-                %vat,
-                "no span starts at {cursor}, where the last one ended; the next one starts at {start}"
-            ),
-            Telling::Unreadable(vat, count) => self.shared.complain(
-                "rows",
-                &format!("{count} rows of transcriptSpans of {vat} are unreadable as spans: compare with another node's database"),
-            ),
         }
     }
 
@@ -497,14 +511,14 @@ impl<'a> Looker<'a> {
             Some(last) if spans.is_cut => (last.id.end, to),
             _ => (0, 0),
         };
-        if spans.unreadable > 0 {
-            self.tell(Telling::Unreadable(vat.vat.clone(), spans.unreadable));
-        }
+        let alarms: Vec<Alarm> = spans.unreadable.iter().map(|start| chain::unreadable(&vat.vat, *start)).collect();
         let closed = spans.rows.into_iter().map(|row| NotedSpan { row, source: Source::History }).collect();
         let vat = KnownVat { history, ..vat };
         let Some(node) = self.seen.clone() else { return Ok(History::None) };
-        let noted = Noted { node, vats: vec![NotedVat { vat: vat.clone(), closed }], missed: 0 };
-        if self.shared.store.note(&noted)? > 0 {
+        let noted = Noted { node, vats: vec![NotedVat { vat: vat.clone(), closed }], missed: 0, alarms };
+        let new = self.shared.store.note(&noted)?;
+        self.shared.tell_alarms(&new.alarms);
+        if new.spans > 0 {
             self.shared.wake_workers();
         }
         self.vats.insert(vat.vat.clone(), vat);

@@ -1,0 +1,93 @@
+//! Breaks in the histories of vats, as far as a look sees them: what is new must go on where what is known ended.
+//!
+//! Owns what is told of them. It compares rows that a look has read anyway, so it costs as much as there is news.
+
+use std::collections::BTreeSet;
+
+use super::VatNews;
+use crate::kernel_db::SpanRow;
+use crate::store::{Alarm, AlarmKind};
+use crate::transcript::{Position, SpanId, VatId};
+
+/// The reason of a break, as in verdicts.
+const BROKEN: &str = "history_broken";
+
+/// A break at a position of a vat's history.
+pub(super) fn broken(vat: &VatId, position: Position, incarnation: u64, explanation: String) -> Alarm {
+    let id = SpanId { vat: vat.clone(), start: position, end: position };
+    Alarm { kind: AlarmKind::Damaged, id, incarnation, reason: BROKEN, explanation }
+}
+
+/// A row that can't be read as a span.
+pub(super) fn unreadable(vat: &VatId, start: Position) -> Alarm {
+    let explanation = format!("the row of transcriptSpans of {vat} that starts at {start} can't be read as a span");
+    Alarm { reason: "span_row_damaged", ..broken(vat, start, 0, explanation) }
+}
+
+/// What is wrong between a span and the next one of its vat, if something is.
+pub(super) fn seam(before: &SpanRow, next: &SpanRow) -> Option<Alarm> {
+    let (end, start) = (before.id.end, next.id.start);
+    let (was, is) = (before.incarnation, next.incarnation);
+    let explanation = if end < before.id.start {
+        format!("the span that starts at {} ends at {end}, before it starts", before.id.start)
+    } else if end != start {
+        format!("the span that starts at {} ends at {end}, and the next one starts at {start}", before.id.start)
+    } else if is != was && Some(is) != was.checked_add(1) {
+        format!("the span that starts at {start} is of incarnation {is}, the one before it of incarnation {was}")
+    } else {
+        return None;
+    };
+    Some(broken(&next.id.vat, end.min(start), was, explanation))
+}
+
+/// Breaks among the spans of a vat that are new, which follow one that ended at `cursor`.
+pub(super) fn new_breaks(news: &VatNews, cursor: Position) -> Vec<Alarm> {
+    let vat = &news.vat;
+    let mut alarms: Vec<Alarm> = news.closed.unreadable.iter().map(|start| unreadable(vat, *start)).collect();
+    if !alarms.is_empty() {
+        // Whether others meet can't be said across what can't be read.
+        return alarms;
+    }
+    let next = if news.closed.is_cut { None } else { news.current.as_ref() };
+    let rows: Vec<&SpanRow> = news.closed.rows.iter().chain(next).collect();
+    if let Some(first) = rows.first().filter(|first| first.id.start != cursor) {
+        let start = first.id.start;
+        let what = if first.is_current { "the open span" } else { "the next span" };
+        let explanation = format!("the last span that was seen ended at {cursor}, and {what} starts at {start}");
+        alarms.push(broken(vat, cursor.min(start), first.incarnation, explanation));
+    }
+    alarms.extend(rows.windows(2).filter_map(|pair| seam(pair[0], pair[1])));
+    alarms
+}
+
+/// What is wrong with the open span of a vat.
+pub(super) fn open_breaks(news: &VatNews, living: Option<&BTreeSet<VatId>>) -> Option<Alarm> {
+    let vat = &news.vat;
+    let explanation = match &news.current {
+        Some(open) => {
+            let (start, last) = (open.id.start, news.last_start.unwrap_or(open.id.start));
+            if news.is_doubled {
+                "two of its spans are open".to_owned()
+            } else if last > start {
+                format!("the open span starts at {start}, and another one behind it, at {last}")
+            } else if open.id.end < start {
+                format!("the open span starts at {start} and ends at {}, before it starts", open.id.end)
+            } else {
+                return None;
+            }
+        }
+        None if living.is_some_and(|living| living.contains(vat)) => {
+            "none of its spans is open or readable, although the kernel's lists say that the vat is alive".to_owned()
+        }
+        None => return None,
+    };
+    let position = news.current.as_ref().map(|open| open.id.start).or(news.last_start).unwrap_or(0);
+    Some(broken(vat, position, news.current.as_ref().map_or(0, |open| open.incarnation), explanation))
+}
+
+/// Vats that the kernel's lists say are alive and that have no row at all.
+pub(super) fn without_rows(vats: &[VatNews], living: &BTreeSet<VatId>) -> Vec<Alarm> {
+    let present: BTreeSet<&VatId> = vats.iter().map(|news| &news.vat).collect();
+    let text = "it has no span at all, although the kernel's lists say that the vat is alive";
+    living.iter().filter(|vat| !present.contains(vat)).map(|vat| broken(vat, 0, 0, text.to_owned())).collect()
+}
