@@ -7,7 +7,7 @@ WORKER := $(LAB)/node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/rel
 LAB_SOURCES := $(LAB)/lab.mjs $(wildcard $(LAB)/src/*.mjs) $(wildcard $(LAB)/vats/*.js)
 DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json) $(LAB)/data/delicate/lab.json
 
-.PHONY: demo test test-long test-setup check lab bench clean
+.PHONY: demo test test-long test-setup check fuzz fuzz-long lab bench clean
 
 ## Builds, starts a real kernel and the daemon beside it, and shows a wrong record caught.
 demo:
@@ -35,9 +35,16 @@ test-setup:
 
 ## What every commit holds: format, lints, documentation, licences of dependencies.
 check:
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+## Fuzzes each parser of outside data for some seconds, always with the same seed; `fuzz-long` for ten minutes.
+fuzz:
+	scripts/fuzz.sh all 8 -seed=1
+
+fuzz-long:
+	scripts/fuzz.sh all 600
 
 ## The databases that the tests verify, one for each kind of node.
 lab: $(DATABASES)

@@ -6,13 +6,14 @@
 //! Source: `swing-store/src/archiver.js`; names from `transcriptStore.js` and `snapStore.js`.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use crate::bounded;
 use crate::image::{Image, ImageError};
 use crate::regular::{self, Special};
-use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
+use crate::transcript::{Hash256, Items, ItemsError, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
 
 /// Where archive files may be; each directory is optional.
@@ -166,30 +167,24 @@ fn snapshot_name(vat: &VatId, position: Position) -> String {
 }
 
 /// One item a line. Never more of them, or more text, than a span may have.
-fn read_items(file: File, span: &SpanId) -> io::Result<Items> {
+pub(crate) fn read_items(file: impl Read, span: &SpanId) -> io::Result<Items> {
     let decoder = flate2::read::GzDecoder::new(BufReader::new(file));
-    let mut text = BufReader::new(decoder.take(Items::BYTES_MAX));
-    let mut items = Items::default();
-    let mut line = Vec::new();
-    let mut bytes = 0;
-    loop {
-        line.clear();
-        bytes += text.read_until(b'\n', &mut line)? as u64;
-        if bytes >= Items::BYTES_MAX {
-            return Err(io::Error::other(format!("it holds more than {} bytes", Items::BYTES_MAX)));
-        }
-        match line.pop() {
-            None => return Ok(items),
-            Some(b'\n') if (items.len() as u64) < span.end - span.start => items.push(&line),
-            Some(b'\n') => return Err(io::Error::other("it holds more items than the span has")),
-            Some(_) => return Err(io::Error::other("its last line is cut")),
-        }
+    let mut text = Vec::new();
+    bounded::read_up_to(Items::BYTES_MAX + 1, decoder, &mut text)?;
+    if text.len() as u64 > Items::BYTES_MAX {
+        return Err(io::Error::other(ItemsError::TooLarge));
     }
+    let items = Items::from_lines(text).map_err(io::Error::other)?;
+    if items.len() as u64 > span.end - span.start {
+        return Err(io::Error::other("it holds more items than the span has"));
+    }
+    Ok(items)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write;
 
     fn span() -> SpanId {

@@ -8,11 +8,13 @@
 //! Sources: `swing-store/src/bundleStore.js`, `@endo/check-bundle`. It does no I/O.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
+
+use crate::bounded;
 
 /// More than this is unpacked of no bundle. A whole contract's bundle has some 2 MB.
 const UNPACKED_BYTES_MAX: u64 = 128 << 20;
@@ -180,7 +182,7 @@ fn read_file(zip: &mut zip::ZipArchive<Cursor<&[u8]>>, path: &str, budget: &mut 
     let damaged = |error: String| BundleError::Mismatch(format!("its file {path} is unreadable: {error}"));
     let file = zip.by_name(path).map_err(|error| damaged(error.to_string()))?;
     let mut bytes = Vec::new();
-    file.take(*budget + 1).read_to_end(&mut bytes).map_err(|error| damaged(error.to_string()))?;
+    bounded::read_up_to(*budget + 1, file, &mut bytes).map_err(|error| damaged(error.to_string()))?;
     match budget.checked_sub(bytes.len() as u64) {
         Some(rest) => *budget = rest,
         None => return Err(damaged(format!("with it the bundle has more than {UNPACKED_BYTES_MAX} bytes"))),

@@ -18,6 +18,7 @@
 
 pub mod archive;
 pub mod audit;
+mod bounded;
 pub mod bundle;
 pub mod capture;
 pub mod cli;
@@ -25,6 +26,8 @@ pub mod config;
 pub mod daemon;
 pub mod evidence;
 pub mod forensics;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod heap;
 pub mod http;
 pub mod image;

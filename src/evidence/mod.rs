@@ -11,7 +11,7 @@ mod files;
 pub mod keeper;
 pub mod manifest;
 pub mod pack;
-mod replayed;
+pub(crate) mod replayed;
 
 use std::io;
 use std::path::PathBuf;

@@ -151,10 +151,10 @@ struct Metering {
 }
 
 /// Reads what a replay did; `start` is the span's first position.
-pub(super) fn read(text: &str, start: Position) -> Result<Vec<ReplayedDelivery>, serde_json::Error> {
+pub(crate) fn read(text: &str, start: Position) -> Result<Vec<ReplayedDelivery>, serde_json::Error> {
     let mut deliveries = Vec::new();
     // The first line is how the worker was started.
-    for (position, line) in (start + 1..).zip(text.lines().skip(1)) {
+    for (line, after) in text.lines().skip(1).zip(1..) {
         let line: Line<'_> = serde_json::from_str(line)?;
         if line.d.get() == "[\"save-snapshot\"]" {
             continue;
@@ -166,7 +166,7 @@ pub(super) fn read(text: &str, start: Position) -> Result<Vec<ReplayedDelivery>,
             answer: answer.and_then(|word| answers.into_iter().find(|answer| answer.label() == word)),
         });
         deliveries.push(ReplayedDelivery {
-            position,
+            position: start.saturating_add(after),
             syscalls: syscalls.collect(),
             status: line.r.status,
             computrons: line.r.metering.and_then(|metering| metering.computrons),
@@ -177,7 +177,7 @@ pub(super) fn read(text: &str, start: Position) -> Result<Vec<ReplayedDelivery>,
 }
 
 /// Reads how the worker's start was replayed.
-pub(super) fn read_start(text: &str) -> Result<ReplayedStart, serde_json::Error> {
+pub(crate) fn read_start(text: &str) -> Result<ReplayedStart, serde_json::Error> {
     let Some(line) = text.lines().next() else { return Ok(ReplayedStart::default()) };
     let FirstLine { printed, cut } = serde_json::from_str(line)?;
     Ok(ReplayedStart { printed: asides(printed), is_cut: cut })

@@ -6,11 +6,16 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use crate::bounded;
 use crate::evidence::{Case, EvidenceError};
 use crate::image::IMAGE_BYTES_MAX;
 use crate::kernel_db::{DbError, KernelDb};
 use crate::regular;
 use crate::transcript::{Hash256, Position, VatId, sha256};
+
+/// A frame of zstd names the window that its decoder allocates, before anything of it arrives. The levels up to 19 need 8 MiB at
+/// most; those beyond must be asked for.
+const WINDOW_LOG_MAX: u32 = 23;
 
 /// Why an image could not be had. Says which one.
 #[derive(Debug, thiserror::Error)]
@@ -179,14 +184,22 @@ fn from_file(name: &str, path: &Path) -> Result<Vec<u8>, SourceError> {
             "it is a folder; of one with evidence, name an image as FOLDER:recorded, FOLDER:replayed or FOLDER:base";
         return Err(SourceError::NoImage { name: name.to_owned(), what: what.to_owned() });
     }
-    let mut file = regular::open_named(path).map_err(io)?;
+    read_file(name, regular::open_named(path).map_err(io)?)
+}
+
+/// Reads an image file, whichever its form.
+pub(crate) fn read_file(name: &str, mut file: impl Read) -> Result<Vec<u8>, SourceError> {
+    let io = |source: io::Error| SourceError::Io { path: PathBuf::from(name), source };
     let mut magic = Vec::new();
     file.by_ref().take(4).read_to_end(&mut magic).map_err(io)?;
     let file = BufReader::new(io::Cursor::new(magic.clone()).chain(file));
     match magic.as_slice() {
         [0x1f, 0x8b, ..] => unpacked(name, flate2::read::MultiGzDecoder::new(file)),
         [0x28, 0xb5, 0x2f, 0xfd] => {
-            let decoder = zstd::Decoder::new(file);
+            let decoder = zstd::Decoder::with_buffer(file).and_then(|mut decoder| {
+                decoder.window_log_max(WINDOW_LOG_MAX)?;
+                Ok(decoder)
+            });
             let decoder = decoder.map_err(|error| SourceError::Unpack {
                 name: name.to_owned(),
                 source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
@@ -219,7 +232,7 @@ impl Fault {
 fn read_image(mut from: impl Read) -> Result<Vec<u8>, Fault> {
     let mut head = Vec::new();
     from.by_ref().take(8).read_to_end(&mut head).map_err(Fault::Io)?;
-    let (Some(size), true) = (head.first_chunk::<4>(), head.ends_with(b"XS_M")) else {
+    let Some((size, b"XS_M")) = head.split_first_chunk::<4>() else {
         let what = if head.starts_with(b"SQLite f") {
             "it is an SQLite database; name one of its images as DB:VAT@POSITION"
         } else {
@@ -236,7 +249,7 @@ fn read_image(mut from: impl Read) -> Result<Vec<u8>, Fault> {
     }
     let mut image = head;
     // One more, to see whether there is more.
-    from.take(bytes - 8 + 1).read_to_end(&mut image).map_err(Fault::Io)?;
+    bounded::read_up_to(bytes - 8 + 1, from, &mut image).map_err(Fault::Io)?;
     Ok(image)
 }
 

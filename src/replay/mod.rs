@@ -7,7 +7,7 @@ mod ahead;
 mod channel;
 mod compare;
 mod locate;
-mod message;
+pub(crate) mod message;
 mod netstring;
 mod probe;
 mod process;

@@ -12,7 +12,7 @@ mod items;
 
 pub use hash::{Hash256, SpanHasher, sha256};
 pub use item::{DeliveryKind, Item, ItemError, ItemResult, RealDelivery, Syscall};
-pub use items::Items;
+pub use items::{Items, ItemsError};
 
 use std::fmt;
 use std::sync::Arc;

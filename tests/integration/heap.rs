@@ -546,7 +546,7 @@ fn objects_and_who_keeps_them_can_be_looked_at() {
     assert!(nothing.code == 1 && nothing.err.contains("globalThis.lab.plain is there"), "{}", nothing.err);
 }
 
-/// What `examples/fuzz-heap.rs` has found.
+/// What fuzzing has found.
 #[test]
 fn what_forged_images_showed_stays_so() {
     let base = Base::both().remove(0);
