@@ -7,7 +7,7 @@ WORKER := $(LAB)/node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/rel
 LAB_SOURCES := $(LAB)/lab.mjs $(wildcard $(LAB)/src/*.mjs) $(wildcard $(LAB)/vats/*.js)
 DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json) $(LAB)/data/delicate/lab.json
 
-.PHONY: demo test test-long test-setup check fuzz fuzz-long lab bench clean
+.PHONY: demo test test-long test-setup check deny fuzz fuzz-long lab bench clean
 
 ## Builds, starts a real kernel and the daemon beside it, and shows a wrong record caught.
 demo:
@@ -38,6 +38,10 @@ check:
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+## Checks the crates that are compiled in: licences, sources, build scripts, advisories (deny.toml).
+deny:
+	scripts/deny.sh
 
 ## Fuzzes each parser of outside data for some seconds, always with the same seed; `fuzz-long` for ten minutes.
 fuzz:

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Checks the crates that the lock file names against deny.toml, and against the database of advisories where it can be fetched.
+# The first run compiles cargo-deny into target/tools, without optimisation: it has little to compute.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=0.20.2
+deny=target/tools/bin/cargo-deny
+if [ "$("$deny" --version 2>/dev/null)" != "cargo-deny $version" ]; then
+  CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deny --version "$version" --locked --debug --quiet --force --root target/tools
+fi
+"$deny" --locked --workspace check bans licenses sources
+if timeout 120 "$deny" --log-level off fetch db; then
+  "$deny" --locked --workspace check --disable-fetch advisories
+else
+  echo "advisories NOT CHECKED: their database could not be fetched"
+fi
