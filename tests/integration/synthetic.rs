@@ -194,8 +194,17 @@ impl Node {
         of.heap.take(format!(r#"?["deliver",{delivery}]"#).as_bytes());
         let syscalls = syscalls_of(&serde_json::from_str(&delivery).expect("json"));
         let mut recorded = Vec::new();
+        // A vat reads what it wrote.
+        let mut written = serde_json::Value::Null;
         for syscall in &syscalls {
-            let response = if syscall.contains("vatstoreGet") { r#"["ok","value"]"# } else { r#"["ok",null]"# };
+            let parts: serde_json::Value = serde_json::from_str(syscall).expect("json");
+            let response = match parts[0].as_str() {
+                Some("vatstoreGet") => json!(["ok", written]).to_string(),
+                _ => r#"["ok",null]"#.to_owned(),
+            };
+            if parts[0] == "vatstoreSet" {
+                written = parts[2].clone();
+            }
             of.heap.take(format!("/{response}").as_bytes());
             recorded.push(format!(r#"{{"s":{syscall},"r":{response}}}"#));
         }
