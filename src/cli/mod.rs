@@ -184,6 +184,12 @@ struct WorkerArgs {
     /// All deliveries of a span may take this much processor time
     #[arg(long, value_name = "SECONDS", default_value_t = 14_400, value_parser = clap::value_parser!(u64).range(1..))]
     span_cpu_max: u64,
+    /// A delivery may take this long by the clock; what the worker waits for a processor does not count
+    #[arg(long, value_name = "SECONDS", default_value_t = 1_800, value_parser = clap::value_parser!(u64).range(1..))]
+    delivery_wall_max: u64,
+    /// All of a span may take this long by the clock, counted in the same way
+    #[arg(long, value_name = "SECONDS", default_value_t = 28_800, value_parser = clap::value_parser!(u64).range(1..))]
+    span_wall_max: u64,
     /// A worker may do nothing for this long while something is expected of it
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     stall_max: u64,
@@ -245,6 +251,8 @@ impl WorkerArgs {
             stall_max: Duration::from_secs(self.stall_max),
             delivery_cpu_max: Duration::from_secs(self.delivery_cpu_max),
             span_cpu_max: Duration::from_secs(self.span_cpu_max),
+            delivery_max: Duration::from_secs(self.delivery_wall_max),
+            span_max: Duration::from_secs(self.span_wall_max),
             resident_max: self.worker_memory_max << 20,
             stack: self.worker_stack.unwrap_or(STACK_MIB) << 20,
             ..Limits::default()

@@ -74,6 +74,10 @@ pub struct Worker {
     pub delivery_cpu_max: Duration,
     /// Processor time for all of a span.
     pub span_cpu_max: Duration,
+    /// Time for one delivery by the clock.
+    pub delivery_wall_max: Duration,
+    /// Time for all of a span by the clock.
+    pub span_wall_max: Duration,
     /// How long it may do nothing.
     pub stall_max: Duration,
 }
@@ -255,6 +259,8 @@ impl Config {
                 time_zone: Some(read.zone("worker.time_zone")).filter(|zone| !zone.is_empty()),
                 delivery_cpu_max: read.duration("worker.delivery_cpu_max", SECOND..=24 * HOUR),
                 span_cpu_max: read.duration("worker.span_cpu_max", SECOND..=30 * DAY),
+                delivery_wall_max: read.duration("worker.delivery_wall_max", SECOND..=24 * HOUR),
+                span_wall_max: read.duration("worker.span_wall_max", SECOND..=30 * DAY),
                 stall_max: read.duration("worker.stall_max", SECOND..=HOUR),
             },
             watch: Watch {

@@ -85,12 +85,12 @@ impl Process {
         let mut inmate = cage.spawn(arguments, &pipes, &resources)?;
         let watch = Arc::new(Watch::default());
         let (pid, own_number) = (inmate.pid, inmate.own_number);
-        let (listener, stat) = (inmate.listener.take(), inmate.stat.take());
+        let (listener, gauges) = (inmate.listener.take(), inmate.gauges.take());
         let mut process = Self { inmate, status: None, watch: Arc::clone(&watch), watcher: None };
         let pidfd = process.pidfd()?;
         let limits = limits.clone();
         let watcher = std::thread::Builder::new().name("worker-watch".to_owned()).spawn(move || {
-            Watcher { pid, own_number, pidfd, listener, stat, output: File::from(output), watch, limits }.run();
+            Watcher { pid, own_number, pidfd, listener, gauges, output: File::from(output), watch, limits }.run();
         })?;
         process.watcher = Some(watcher);
         Ok(process)
@@ -344,7 +344,12 @@ mod tests {
             (
                 "while :; do sleep 0.01; done",
                 Limits { delivery_max: Duration::from_millis(300), ..Limits::default() },
-                "one delivery took more than 300ms",
+                "one delivery took more than 300ms by the clock",
+            ),
+            (
+                "while :; do sleep 0.01; done",
+                Limits { span_max: Duration::from_millis(300), ..Limits::default() },
+                "the span took more than 300ms by the clock",
             ),
             ("yes", Limits { printed_max: 1 << 20, ..Limits::default() }, "it printed more than 1048576 bytes"),
             ("sleep 1000", Limits { resident_max: 1, ..Limits::default() }, "it used more than 1 bytes of memory"),

@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,10 +13,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::sandbox::{Denied, denied};
+use crate::sandbox::{Denied, Gauges, Usage, denied};
 
 /// How often a running worker is looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// No more than this counts as the time between two looks.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 /// A worker that can't be looked at this often is stopped.
 const BLIND_MAX: u32 = 50;
 /// How much of what a worker prints is kept: the end of it.
@@ -32,9 +33,11 @@ pub struct Limits {
     pub delivery_cpu_max: Duration,
     /// Processor time for all of a span.
     pub span_cpu_max: Duration,
-    /// Time for one delivery, whatever it does.
+    /// Time for one delivery, whatever it does: by the clock, but for what it waits for a processor.
     pub delivery_max: Duration,
-    /// Resident memory, in bytes.
+    /// Likewise for all of a span.
+    pub span_max: Duration,
+    /// Memory that it holds, in bytes: resident, swapped out, and page tables.
     pub resident_max: u64,
     /// What it may print in all, in bytes.
     pub printed_max: u64,
@@ -49,7 +52,8 @@ impl Default for Limits {
             stall_max: Duration::from_secs(60),
             delivery_cpu_max: Duration::from_secs(600),
             span_cpu_max: Duration::from_secs(4 * 3_600),
-            delivery_max: Duration::from_secs(3_600),
+            delivery_max: Duration::from_secs(1_800),
+            span_max: Duration::from_secs(8 * 3_600),
             resident_max: 6 << 30,
             printed_max: 256 << 20,
             stack: 8 << 20,
@@ -114,7 +118,7 @@ pub(super) struct Watcher {
     /// Of the filter of system calls, where it tells us.
     pub(super) listener: Option<OwnedFd>,
     /// What it uses.
-    pub(super) stat: Option<File>,
+    pub(super) gauges: Option<Gauges>,
     pub(super) output: File,
     pub(super) watch: Arc<Watch>,
     pub(super) limits: Limits,
@@ -125,7 +129,7 @@ impl Watcher {
     pub(super) fn run(mut self) {
         let mut printed = 0;
         let mut is_open = true;
-        let mut watched = Watched::new();
+        let mut watched = Watched::new(Instant::now());
         let mut next_look = Instant::now() + TICK;
         loop {
             let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
@@ -173,8 +177,10 @@ impl Watcher {
                 return self.stop(Stopped::Limit(limit));
             }
             if Instant::now() >= next_look {
-                next_look = Instant::now() + TICK;
-                if let Some(limit) = watched.look(self.stat.as_ref(), &self.watch, &self.limits) {
+                let now = Instant::now();
+                next_look = now + TICK;
+                let usage = self.gauges.as_ref().and_then(Gauges::read);
+                if let Some(limit) = watched.look(now, usage, &self.watch, &self.limits) {
                     return self.stop(Stopped::Limit(limit));
                 }
             }
@@ -209,85 +215,130 @@ impl Watcher {
 }
 
 /// What the watcher remembers between two looks.
+#[derive(Debug)]
 struct Watched {
+    looked: Instant,
+    /// Time that counts: by the clock, but for that in which nobody could have done anything.
+    clock: Duration,
+    /// How long the worker had waited for a processor.
+    waited: Duration,
     deliveries: u64,
-    delivery_began: Instant,
+    delivery_began: Duration,
     delivery_cpu_began: Duration,
     progress: (u64, Duration),
-    progressed: Instant,
+    progressed: Duration,
     /// How many looks in a row showed nothing.
     blind: u32,
 }
 
 impl Watched {
-    fn new() -> Self {
-        let now = Instant::now();
+    fn new(now: Instant) -> Self {
         Self {
+            looked: now,
+            clock: Duration::ZERO,
+            waited: Duration::ZERO,
             deliveries: 0,
-            delivery_began: now,
+            delivery_began: Duration::ZERO,
             delivery_cpu_began: Duration::ZERO,
             progress: (0, Duration::ZERO),
-            progressed: now,
+            progressed: Duration::ZERO,
             blind: 0,
         }
     }
 
     /// The limit that is reached, if one is.
-    fn look(&mut self, stat: Option<&File>, watch: &Watch, limits: &Limits) -> Option<String> {
-        let now = Instant::now();
-        let Some(usage) = stat.and_then(Usage::of) else {
+    fn look(&mut self, now: Instant, usage: Option<Usage>, watch: &Watch, limits: &Limits) -> Option<String> {
+        let Some(usage) = usage else {
             // Gone already, and the descriptor of the process will say so; or else there is no way to hold it to anything.
             self.blind += 1;
             return (self.blind > BLIND_MAX)
-                .then(|| "its /proc/…/stat can't be read, so it can't be watched".to_owned());
+                .then(|| "its files in /proc can't be read, so it can't be watched".to_owned());
         };
         self.blind = 0;
+        self.go_on(now, usage.waited);
         let deliveries = watch.deliveries.load(Ordering::Relaxed);
         if deliveries != self.deliveries {
             self.deliveries = deliveries;
-            self.delivery_began = now;
+            self.delivery_began = self.clock;
             self.delivery_cpu_began = usage.cpu;
         }
         let progress = (watch.exchanges.load(Ordering::Relaxed), usage.cpu);
         if progress != self.progress || !watch.is_awaited.load(Ordering::Relaxed) {
             self.progress = progress;
-            self.progressed = now;
+            self.progressed = self.clock;
         }
         let delivery_cpu = usage.cpu.saturating_sub(self.delivery_cpu_began);
-        if now - self.progressed > limits.stall_max {
+        if self.clock - self.progressed > limits.stall_max {
             Some(format!("it did nothing for {:?}", limits.stall_max))
         } else if delivery_cpu > limits.delivery_cpu_max {
             Some(format!("one delivery took more than {:?} of processor time", limits.delivery_cpu_max))
         } else if usage.cpu > limits.span_cpu_max {
             Some(format!("the span took more than {:?} of processor time", limits.span_cpu_max))
-        } else if now - self.delivery_began > limits.delivery_max {
-            Some(format!("one delivery took more than {:?}", limits.delivery_max))
-        } else if usage.resident > limits.resident_max {
+        } else if self.clock - self.delivery_began > limits.delivery_max {
+            Some(format!("one delivery took more than {:?} by the clock", limits.delivery_max))
+        } else if self.clock > limits.span_max {
+            Some(format!("the span took more than {:?} by the clock", limits.span_max))
+        } else if usage.memory > limits.resident_max {
             Some(format!("it used more than {} bytes of memory", limits.resident_max))
         } else {
             None
         }
     }
+
+    /// Moves the clock on. A machine that was suspended, or too busy to let us look, and a worker that got no processor, are no fault of
+    /// the worker's.
+    fn go_on(&mut self, now: Instant, waited: Duration) {
+        let passed = now.saturating_duration_since(self.looked).min(LOOK_MAX);
+        self.clock += passed.saturating_sub(waited.saturating_sub(self.waited));
+        (self.looked, self.waited) = (now, waited);
+    }
 }
 
-/// What a process uses (`/proc/<pid>/stat`, see proc_pid_stat(5)).
-struct Usage {
-    cpu: Duration,
-    resident: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Usage {
-    fn of(stat: &File) -> Option<Self> {
-        let mut text = [0; 4096];
-        let read = stat.read_at(&mut text, 0).ok()?;
-        let stat = String::from_utf8_lossy(&text[..read]);
-        // The second field is the program's name in parentheses, and may hold anything.
-        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-        let ticks: u64 = fields.nth(11)?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-        let pages: u64 = fields.nth(8)?.parse().ok()?;
-        Some(Self {
-            cpu: Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()),
-            resident: pages * rustix::param::page_size() as u64,
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Looks ten times a second for so many seconds, at a worker that is waited for and gets so much of a processor, and waits so much for
+    /// one; the limit that it reaches.
+    fn watch(seconds: u32, cpu: f64, waits: f64, limits: &Limits) -> Option<String> {
+        let watch = Watch::default();
+        watch.is_awaited.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        let mut watched = Watched::new(began);
+        (1..=seconds * 10).find_map(|look| {
+            let passed = TICK * look;
+            let usage = Usage { cpu: passed.mul_f64(cpu), waited: passed.mul_f64(waits), memory: 1 };
+            watched.look(began + passed, Some(usage), &watch, limits)
         })
+    }
+
+    #[test]
+    fn only_time_in_which_the_worker_could_do_something_counts() {
+        let limits = Limits { stall_max: SECOND * 10, delivery_max: SECOND * 20, ..Limits::default() };
+        let (idle, late) = ("it did nothing for 10s", "one delivery took more than 20s by the clock");
+        for (what, cpu, waits, found) in [
+            ("it does nothing", 0.0, 0.0, Some(idle)),
+            ("it does a little", 0.1, 0.0, Some(late)),
+            ("it has no processor", 0.0, 1.0, None),
+            ("it has one for a tenth of the time", 0.1, 0.9, None),
+        ] {
+            assert_eq!(watch(60, cpu, waits, &limits).as_deref(), found, "{what}");
+        }
+        assert_eq!(watch(250, 0.1, 0.9, &limits).as_deref(), Some(late), "a tenth of the time is enough in the end");
+    }
+
+    #[test]
+    fn a_machine_that_was_suspended_stops_no_worker() {
+        let limits = Limits { stall_max: SECOND * 10, ..Limits::default() };
+        let watch = Watch::default();
+        watch.is_awaited.store(true, Ordering::Relaxed);
+        let mut now = Instant::now();
+        let mut watched = Watched::new(now);
+        for _ in 0..9 {
+            now += SECOND * 3_600;
+            assert_eq!(watched.look(now, Some(Usage::default()), &watch, &limits), None);
+        }
     }
 }

@@ -14,6 +14,7 @@ mod landlock;
 mod program;
 mod seccomp;
 mod spawn;
+mod usage;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -32,6 +33,7 @@ pub(crate) use cgroup::Member;
 pub(crate) use seccomp::{Denied, denied};
 pub use spawn::SpawnError;
 pub(crate) use spawn::{Inmate, Pipes, Resources};
+pub(crate) use usage::{Gauges, Usage};
 
 /// The user that workers run as where we are root ourselves: `nobody`, who owns nothing.
 pub const NOBODY: u32 = 65_534;

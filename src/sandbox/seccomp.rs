@@ -117,9 +117,21 @@ pub(crate) fn denied(listener: BorrowedFd<'_>, own: u32) -> Option<Denied> {
     }
     let number = usize::try_from(nr).ok();
     Some(Denied::Call(match number.and_then(Sysno::new) {
-        Some(call) => format!("{} ({nr})", call.name()),
+        Some(call) => format!("{} ({nr}){}", call.name(), deciding_argument(i64::from(nr), args)),
         None => format!("number {nr}"),
     }))
+}
+
+/// The argument by which the policy lets a call pass or not, in words.
+fn deciding_argument(call: i64, arguments: [u64; 6]) -> String {
+    let (index, name) = match call {
+        libc::SYS_mmap => (3, "flags"),
+        libc::SYS_mremap => (1, "an old length of"),
+        libc::SYS_fcntl => (1, "the command"),
+        libc::SYS_madvise => (2, "the advice"),
+        _ => return String::new(),
+    };
+    format!(" with {name} {:#x}", arguments[index])
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use rustix::process::{Pid, Resource, Signal, WaitOptions, getrlimit, kill_proces
 use super::cgroup::Member;
 use super::enter::{self, FIRST_FREE_FD, Mount, Plan, Privileges, Root, Step, TOLD_LISTENER};
 use super::files::{Files, MAPS};
+use super::usage::Gauges;
 use super::{Cage, Layer, Mode, NOBODY, Settings, landlock};
 
 /// How long a new process may take until it is the worker.
@@ -74,9 +75,8 @@ pub(crate) struct Inmate {
     pub pidfd: OwnedFd,
     /// Tells of system calls that are not allowed.
     pub listener: Option<OwnedFd>,
-    /// What it uses (proc_pid_stat(5)). Opened before it is the worker, whom a `/proc` with `hidepid` does not show to its own
-    /// user, as it cannot be dumped.
-    pub stat: Option<fs::File>,
+    /// What it uses.
+    pub gauges: Option<Gauges>,
     /// Its control group.
     pub group: Option<Member>,
     /// Its own `maps`: the kernel finds the rule by this entry of its cache, which must not be dropped and made anew.
@@ -233,7 +233,7 @@ impl Cage {
             }
             None => None,
         };
-        let stat = fs::File::open(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+        let gauges = Gauges::open(pid)?;
         let listener = match rustix::io::write(&ours, b"!") {
             Ok(_) => hear(&ours)?,
             // It is gone already; what it had to say is there to be read.
@@ -243,7 +243,7 @@ impl Cage {
         newborn.0 = None;
         // The first process of a namespace has the number 1 there.
         let own_number = if root.is_some() { 1 } else { pid.as_raw_nonzero().get().unsigned_abs() };
-        Ok(Inmate { pid, own_number, pidfd, listener, stat: Some(stat), group, _maps: maps })
+        Ok(Inmate { pid, own_number, pidfd, listener, gauges: Some(gauges), group, _maps: maps })
     }
 }
 

@@ -141,6 +141,21 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("perf-event", |_| unsafe { libc::syscall(libc::SYS_perf_event_open, 0, 0, -1, -1, 0) }),
     ("page-faults", |_| unsafe { libc::syscall(libc::SYS_userfaultfd, 0) }),
     ("shared-memory", |_| Came::from(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, 0o600) })),
+    ("share-memory", |_| map(4096, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)),
+    ("share-memory-validated", |_| map(4096, libc::MAP_SHARED_VALIDATE | libc::MAP_ANONYMOUS, -1)),
+    ("share-its-base", |_| map(4096, libc::MAP_SHARED, 8)),
+    ("share-zero-device", |_| {
+        let zero = open(c"/dev/zero", libc::O_RDWR);
+        if zero < 0 { -1 } else { map(4096, libc::MAP_SHARED, zero as c_int) }
+    }),
+    ("share-memory-file", |_| open(c"/dev/shm/spanwatch-hostile", libc::O_RDWR | libc::O_CREAT)),
+    ("take-huge-pages", |_| map(2 << 20, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB, -1)),
+    ("lock-memory", |_| map(4096, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_LOCKED, -1)),
+    ("fill-memory-at-once", |_| map(4096, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE, -1)),
+    ("map-memory-twice", |_| unsafe {
+        let memory = map(4096, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1);
+        libc::syscall(libc::SYS_mremap, memory, 0, 4096, libc::MREMAP_MAYMOVE)
+    }),
     ("raise-a-limit", |_| {
         let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
         Came::from(unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) })
@@ -190,6 +205,20 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
             }
         }
     }),
+    ("exhaust-page-tables", |_| {
+        // Reading gives the page of zeroes, which is nobody's memory, and takes a table of 4 KiB for each 2 MiB.
+        let bytes = 16_usize << 30;
+        loop {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let memory = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ, flags, -1, 0) };
+            if memory == libc::MAP_FAILED {
+                return -1;
+            }
+            for at in (0..bytes).step_by(2 << 20) {
+                unsafe { ptr::read_volatile(memory.cast::<u8>().add(at)) };
+            }
+        }
+    }),
     ("exhaust-disk", |_| {
         loop {
             if unsafe { libc::write(7, [1_u8; 1 << 16].as_ptr().cast(), 1 << 16) } < 0 {
@@ -217,6 +246,12 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
 
 fn open(path: &CStr, flags: c_int) -> Came {
     Came::from(unsafe { libc::open(path.as_ptr(), flags, 0o600) })
+}
+
+fn map(bytes: usize, flags: c_int, file: c_int) -> Came {
+    let rights = if file == 8 { libc::PROT_READ } else { libc::PROT_READ | libc::PROT_WRITE };
+    // By number, as it gives an address or -1.
+    unsafe { libc::syscall(libc::SYS_mmap, 0, bytes, rights, flags, file, 0) }
 }
 
 fn within(directory: &CStr, name: &str) -> CString {
