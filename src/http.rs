@@ -1,7 +1,9 @@
 //! The daemon's web server: metrics for Prometheus, health for supervisors, JSON for programs.
 //!
-//! It only reads, and every answer is made from the store and the shared view in one go. A divergence, damage or a changed
+//! `connections` accepts and limits connections. The server only reads, and every answer is made from the store and the shared view in one go. A divergence, damage or a changed
 //! row never makes a check of life or readiness fail: finding it is the daemon's work. The answers show how many there are.
+
+mod connections;
 
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::daemon::Shared;
 use crate::store::{StoreError, VerdictFilter, VerdictRow, now};
+use connections::connections_max;
 
 /// How many spans are listed where no number is asked for, and at most.
 const SPANS: u32 = 100;
@@ -25,7 +28,10 @@ const LOOKS_MISSED_MAX: f64 = 5.0;
 const LOOK_AGE_MAX_SECONDS: f64 = 10.0;
 
 /// Serves until the process ends.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, descriptors: u64) {
+    let connections_max = connections_max(descriptors, shared.jobs());
+    tracing::debug!(descriptors, connections_max, "connections have their limit");
+    let dropped = shared.metrics.http_connections_dropped.clone();
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "alive\n" }))
@@ -35,9 +41,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         .route("/api/v1/divergences", get(divergences))
         .route("/api/v1/alarms", get(alarms))
         .with_state(shared);
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!("the web server ended: {error}");
-    }
+    connections::serve(listener, routes, connections_max, dropped).await;
 }
 
 /// Runs what may wait for a disk where it holds nobody up.

@@ -58,6 +58,7 @@ pub struct Metrics {
     pub node_events: IntCounterVec,
     pub looks: IntCounterVec,
     pub file_events: IntCounter,
+    pub http_connections_dropped: IntCounter,
     pub read_transaction_seconds: Histogram,
     pub replay_seconds: Histogram,
     pub verdict_delay_seconds: Histogram,
@@ -231,6 +232,10 @@ impl Metrics {
                 &NODE_EVENTS,
             ),
             looks,
+            http_connections_dropped: make.counter(
+                "http_connections_dropped_total",
+                "Connections that were closed because there were too many: the one that had waited longest without a complete request.",
+            ),
             file_events: make.counter(
                 "file_events_total",
                 "Wake-ups by changes of the database's files; most come before there is anything to see.",

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::config::Neighbour;
@@ -35,6 +36,18 @@ pub fn stand_back(config: &Neighbour) -> Vec<String> {
         note("the limit on processors", limit_cores(config.max_cpu_cores).map_err(Into::into));
     }
     refused
+}
+
+/// So many descriptors are enough for anything that this program does.
+const DESCRIPTORS_WANTED: u64 = 8_192;
+
+/// Raises the limit on open descriptors as far as the system lets us, and as is of use. What it is then.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let now = limit.current.unwrap_or(u64::MAX);
+    let wanted = DESCRIPTORS_WANTED.min(limit.maximum.unwrap_or(u64::MAX));
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    if now >= wanted || setrlimit(Resource::Nofile, raised).is_err() { now } else { wanted }
 }
 
 /// Has this thread, and all that it starts, not interrupt another one of normal priority when it has something to do.

@@ -39,6 +39,8 @@ pub use shared::{NodeView, Shared};
 const TICK: Duration = Duration::from_secs(1);
 /// How often old verdicts are forgotten, and copies dropped that nothing needs.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
+/// So many requests are answered at once; a list of spans may be long.
+const ANSWERS_AT_ONCE: usize = 4;
 /// A thread that looks at the database and has not come round for so long hangs.
 const LOOK_SILENCE_MAX: Duration = Duration::from_secs(120);
 
@@ -96,11 +98,13 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         }
     };
     let shared = Arc::new(Shared::new(config, db, programs, store, evidence)?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(ANSWERS_AT_ONCE).build()?;
     runtime.block_on(serve(&shared))
 }
 
 async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
+    let descriptors = neighbour::raise_descriptor_limit();
     // Before anything is begun: whoever can't have the port has not touched the node either.
     let listener = match shared.config.listen {
         Some(address) => {
@@ -119,7 +123,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     }
     if let Some(listener) = listener {
         let address = listener.local_addr()?;
-        tokio::spawn(http::serve(listener, Arc::clone(shared)));
+        tokio::spawn(http::serve(listener, Arc::clone(shared), descriptors));
         tracing::info!(%address, "serving /metrics, /healthz, /readyz and /api/v1");
     }
     watch::start(shared)?;
@@ -210,6 +214,8 @@ fn limits(worker: &config::Worker) -> Limits {
         stall_max: worker.stall_max,
         delivery_cpu_max: worker.delivery_cpu_max,
         span_cpu_max: worker.span_cpu_max,
+        delivery_max: worker.delivery_wall_max,
+        span_max: worker.span_wall_max,
         resident_max: worker.memory_max,
         stack: worker.stack,
         ..Limits::default()
