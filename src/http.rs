@@ -1,7 +1,8 @@
 //! The daemon's web server: metrics for Prometheus, health for supervisors, JSON for programs.
 //!
-//! `connections` accepts and limits connections. The server only reads, and every answer is made from the store and the shared view in one go. A divergence, damage or a changed
-//! row never makes a check of life or readiness fail: finding it is the daemon's work. The answers show how many there are.
+//! `connections` accepts and limits connections. The server only reads, and every answer is made from the store and the
+//! shared view in one go. A divergence, damage or a changed row never makes a check of life or readiness fail: finding it
+//! is the daemon's work. The answers show how many there are.
 
 mod connections;
 

@@ -119,6 +119,8 @@ pub struct KernelDb {
     path: PathBuf,
     /// Whether a database whose writer died may be copied: that needs as much room again.
     may_copy: bool,
+    /// The file that the path led to last, if it is another one than the path says.
+    led_to: Mutex<Option<PathBuf>>,
     /// The file whose tables were looked at already.
     known_schema: Mutex<Option<Identity>>,
     /// Taken for the whole of each read, so that there is one connection at most; holds the copy that is read in place
@@ -161,7 +163,13 @@ impl KernelDb {
         if let Some(special) = Special::of(&metadata) {
             return Err(DbError::Special { path: file, special });
         }
-        Ok(Self { path: file, may_copy: true, known_schema: Mutex::default(), copy: Mutex::default() })
+        Ok(Self {
+            path: file,
+            may_copy: true,
+            led_to: Mutex::default(),
+            known_schema: Mutex::default(),
+            copy: Mutex::default(),
+        })
     }
 
     /// A database that need not be there yet, read beside its node for as long as it lives. No copy is ever made of it.
@@ -169,7 +177,7 @@ impl KernelDb {
     pub fn beside_a_node(path: &Path) -> Self {
         let is_file = path.extension().is_some_and(|extension| extension == "sqlite") && !path.is_dir();
         let path = if is_file { path.to_owned() } else { path.join(FILE_NAME) };
-        Self { path, may_copy: false, known_schema: Mutex::default(), copy: Mutex::default() }
+        Self { path, may_copy: false, led_to: Mutex::default(), known_schema: Mutex::default(), copy: Mutex::default() }
     }
 
     /// The file.
@@ -210,15 +218,22 @@ impl KernelDb {
         self.real_path().ok().and_then(|path| access::wal_bytes(&path).ok()).unwrap_or(0)
     }
 
-    /// The real file: SQLite looks for the -wal beside it, not beside a link to it.
+    /// The real file: SQLite looks for the -wal beside it, not beside a link to it. Each read follows links once, here, and the log
+    /// has where they lead whenever that changes.
     fn real_path(&self) -> Result<PathBuf, DbError> {
-        fs::canonicalize(&self.path).map_err(|source| match source.kind() {
+        let real = fs::canonicalize(&self.path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => DbError::NotFound(self.path.clone()),
             _ => {
                 let hint = "may this user read the directory?";
                 DbError::Io { what: "look at", path: self.path.clone(), hint, source }
             }
-        })
+        })?;
+        let mut led_to = self.led_to.lock().unwrap_or_else(PoisonError::into_inner);
+        if *led_to.as_ref().unwrap_or(&self.path) != real {
+            tracing::info!("the path {} leads to the database {}", self.path.display(), real.display());
+            *led_to = Some(real.clone());
+        }
+        Ok(real)
     }
 
     /// Opens the database, runs `reading` in one read transaction, and closes it.

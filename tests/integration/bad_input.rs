@@ -340,7 +340,7 @@ fn archives_stand_in_for_what_was_pruned() {
     assert!(run.err.contains("/no/such/directory"), "{}", run.err);
 }
 
-fn make_archives(synthetic: &Synthetic, transcripts: &Path, snapshots: &Path) {
+pub fn make_archives(synthetic: &Synthetic, transcripts: &Path, snapshots: &Path) {
     use flate2::{Compression, write::GzEncoder};
     use std::io::Write;
     fs::create_dir(transcripts).expect("make");

@@ -11,6 +11,8 @@
 //! | `earlier` | a state directory of an earlier version goes on with the present one | files that 0.1.0 wrote |
 //! | `evidence` | a divergence can be replayed and explained from its folder alone | all of the above |
 //! | `sandbox` | a worker can do nothing but compute, and a real one misses nothing | programs that try, and real workers |
+//! | `limits` | connections, time and memory have limits that hold, and what waits behind them goes on | the daemon and commands, and programs that take too much |
+//! | `special_files` | a FIFO, a device or a link in place of a file is an error, never a wait | all commands, and the daemon |
 //! | `report` | the page that tells a divergence is whole, and reads well | a real headless browser (`browser`) |
 //! | `export` | tools of others run what is exported | `replay.js` of the real package |
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
@@ -32,10 +34,12 @@ mod fates;
 mod faults;
 mod heap;
 mod lab;
+mod limits;
 mod mutations;
 mod report;
 mod run;
 mod sandbox;
+mod special_files;
 mod synthetic;
 
 #[path = "../fake_worker/model.rs"]
