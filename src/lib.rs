@@ -12,7 +12,7 @@
 //!    images whose hashes differ.
 //!
 //! [`regular`] opens files for all of them. [`cli`] is the program around them. What it prints goes through [`visible`], as much of it
-//! comes from outside.
+//! comes from outside; what it writes is kept from others by [`own`] and [`temp`].
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
@@ -36,6 +36,7 @@ pub mod kernel_db;
 mod log;
 pub mod metrics;
 pub mod neighbour;
+pub mod own;
 pub mod plan;
 pub mod regular;
 pub mod replay;
@@ -44,6 +45,7 @@ pub mod sandbox;
 pub mod schedule;
 pub mod span;
 pub mod store;
+pub mod temp;
 pub mod transcript;
 pub mod verdict;
 pub mod visible;

@@ -39,6 +39,8 @@ pub enum Exit {
     Verified = 0,
     /// It could not run.
     CouldNotRun = 1,
+    /// Wrong arguments, or a wrong configuration: the same again would fail again.
+    BadUsage = 2,
     /// At least one divergence.
     Diverged = 3,
     /// Nothing diverged, but something could not be verified, or there was nothing to verify.
@@ -62,15 +64,17 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Watch a live database and give every span that closes a verdict
     ///
-    /// Runs until SIGTERM or SIGINT and then exits with 0; 1 could not start; 2 bad usage.
+    /// Runs until SIGTERM or SIGINT and then exits with 0; 1 could not start; 2 bad usage or a wrong configuration.
     Run(Box<run::RunArgs>),
     /// List what the daemon has found, newest first, also while it runs
     ///
-    /// Exit codes: 0; 1 could not run; 2 bad usage; 3 a divergence among them is not acknowledged.
+    /// Exit codes: 0; 1 could not run; 2 bad usage or a wrong configuration; 3 a divergence among them is not acknowledged.
     Verdicts(verdicts::VerdictsArgs),
     /// Take note of a divergence: it leaves the gauge that alarms
     Ack(verdicts::AckArgs),
     /// Print the configuration that `run` would have, with where each value comes from
+    ///
+    /// Exit codes: 0; 1 could not run; 2 bad usage or a wrong configuration.
     Config(Box<run::ShowArgs>),
     /// Replay the span of which evidence was kept, from the evidence alone, with any worker
     ///
@@ -321,6 +325,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // The daemon's log is as it is configured.
     if !matches!(cli.command, Command::Run(_)) {
+        crate::temp::remove_on_signals();
         crate::log::of_command();
     }
     let exit = match cli.command {
@@ -347,7 +352,8 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             tell(&error);
-            ExitCode::from(Exit::CouldNotRun as u8)
+            let exit = if matches!(error, CliError::Config(_)) { Exit::BadUsage } else { Exit::CouldNotRun };
+            ExitCode::from(exit as u8)
         }
     }
 }

@@ -40,7 +40,7 @@ struct Line<'a> {
 }
 
 pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
-    let store = Store::open_beside_the_daemon(&args.config.state_dir()?)?;
+    let store = Store::open_to_read(&args.config.state_dir()?)?;
     let filter =
         VerdictFilter { is_diverged: args.diverged, is_alarm: args.alarms, vat: args.vat.clone(), limit: args.limit };
     let mut out = visible::buffered_stdout();
@@ -64,6 +64,7 @@ pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
         writeln!(out, "no span matches; `spanwatch run` notes those that close")?;
     }
     out.flush()?;
+    store.was_steady()?;
     Ok(exit)
 }
 

@@ -51,7 +51,7 @@ struct EvidenceArgs {
 impl EvidenceArgs {
     fn keeper(&self) -> Result<Option<Keeper>, EvidenceError> {
         // Nobody acknowledges here: nothing is ever dropped.
-        self.dir.clone().map(|dir| Keeper::open(dir, self.max.saturating_mul(1 << 20), Vec::new)).transpose()
+        self.dir.as_deref().map(|dir| Keeper::open(dir, self.max.saturating_mul(1 << 20), Vec::new)).transpose()
     }
 }
 

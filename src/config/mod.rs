@@ -232,7 +232,7 @@ impl Config {
     /// Where evidence is kept.
     #[must_use]
     pub fn evidence_dir(&self) -> PathBuf {
-        self.evidence.dir.clone().unwrap_or_else(|| self.state.dir.join("evidence"))
+        self.evidence.dir.clone().unwrap_or_else(|| self.state.dir.join(crate::store::EVIDENCE_NAME))
     }
 
     /// Reads the values out of their layers. `needs_node` is whether a database must be given.

@@ -94,7 +94,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         0 => None,
         max => {
             let of = Arc::clone(&store);
-            Some(Keeper::open(config.evidence_dir(), max, move || of.acknowledged_evidence().unwrap_or_default())?)
+            Some(Keeper::open(&config.evidence_dir(), max, move || of.acknowledged_evidence().unwrap_or_default())?)
         }
     };
     let shared = Arc::new(Shared::new(config, db, programs, store, evidence)?);

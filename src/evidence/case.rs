@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use super::files::{self, FileEntry, replace};
 use super::manifest::{Manifest, SCHEMA, Seen, WorkerColumn};
 use super::replayed::{self, ReplayedDelivery, ReplayedStart};
@@ -14,6 +12,7 @@ use crate::image::Image;
 use crate::kernel_db::VatOptions;
 use crate::regular;
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning};
+use crate::temp::{Purpose, TempDir};
 use crate::transcript::{Hash256, Item, Items, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
 
@@ -51,8 +50,7 @@ impl Case {
         let (dir, unpacked) = if metadata.is_dir() {
             (path.to_owned(), None)
         } else {
-            let to = tempfile::Builder::new().prefix("spanwatch-evidence-").tempdir();
-            let to = to.map_err(EvidenceError::io("make room to unpack", path))?;
+            let to = TempDir::new(Purpose::Evidence).map_err(EvidenceError::io("make room to unpack", path))?;
             (pack::unpack(path, to.path())?, Some(to))
         };
         let manifest = read_manifest(&dir)?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::EvidenceError;
+use crate::own;
 use crate::regular;
 use crate::transcript::Hash256;
 
@@ -65,10 +66,11 @@ impl Writer {
         let stored = if is_big { format!("{name}{ENDING}") } else { name.to_owned() };
         let path = self.dir.join(&stored);
         let attempt = || -> io::Result<FileEntry> {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
+            // A name has at most one directory in it.
+            if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {
+                own::create_dir(parent)?;
             }
-            let file = File::create_new(&path)?;
+            let file = own::create_new(&path)?;
             let (entry, file) = if is_big {
                 let mut to = Counted::new(zstd::Encoder::new(file, LEVEL)?);
                 write(&mut to)?;
@@ -171,7 +173,12 @@ pub(super) fn read_small(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> 
 /// Writes a small file anew, so that a reader finds either the old one or the new one.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
+    // A process that was killed may have left one.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = own::create_new(&new)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

@@ -26,7 +26,7 @@ use super::{EvidenceError, replayed};
 use crate::heap::Heap;
 use crate::image::Image;
 use crate::judge::{Judged, is_same};
-use crate::regular;
+use crate::own::{self, Existing};
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
 use crate::report::text::NAME_CHARS;
 use crate::span::{Beginning, Span, SpanText};
@@ -127,11 +127,11 @@ impl Keeper {
     /// # Errors
     /// When it can't be made or written to.
     pub fn open(
-        dir: PathBuf,
+        dir: &Path,
         bytes_max: u64,
         acknowledged: impl Fn() -> Vec<String> + Send + Sync + 'static,
     ) -> Result<Self, EvidenceError> {
-        fs::create_dir_all(&dir).map_err(EvidenceError::io("make", &dir))?;
+        let dir = own::directory(dir, Existing::Leave)?.0;
         let keeper = Self { dir, bytes_max, acknowledged: Box::new(acknowledged), lock: Mutex::new(()) };
         let _alone = keeper.alone()?;
         for entry in fs::read_dir(&keeper.dir).map_err(EvidenceError::io("list", &keeper.dir))?.flatten() {
@@ -194,7 +194,7 @@ impl Keeper {
     fn alone(&self) -> Result<File, EvidenceError> {
         let path = self.dir.join(".lock");
         let lock = || -> io::Result<File> {
-            let file = regular::open_or_create(&path, 0o640)?;
+            let file = own::open_or_create(&path)?;
             flock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         };
@@ -260,7 +260,7 @@ impl Keeper {
     ) -> Result<(), EvidenceError> {
         let Witness { span, start, judged, .. } = witness;
         let _ = fs::remove_dir_all(dir);
-        fs::create_dir(dir).map_err(EvidenceError::io("make", dir))?;
+        own::create_dir(dir).map_err(EvidenceError::io("make", dir))?;
         let mut files = Writer::new(dir.to_owned());
         let items: Vec<usize> = witness.text.items().iter().map(<[u8]>::len).collect();
         files.put(

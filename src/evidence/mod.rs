@@ -21,6 +21,7 @@ pub use keeper::{Keeper, Kept, Witness, column, worker_facts};
 pub use manifest::{Manifest, WorkerColumn};
 pub use replayed::{ReplayedDelivery, ReplayedStart, ReplayedSyscall};
 
+use crate::own::OwnError;
 use crate::verdict::Unverifiable;
 
 /// Why evidence could not be kept or read.
@@ -36,6 +37,9 @@ pub enum EvidenceError {
         /// What the system said.
         source: io::Error,
     },
+    /// The directory is not ours alone.
+    #[error("{0}")]
+    Own(#[from] OwnError),
     /// It would take more room than is allowed, and nothing acknowledged is left to be dropped.
     #[error(
         "{} has {bytes} bytes of evidence, and with this it would be more than evidence.max_bytes ({max}); acknowledge what is done with, or raise it",
@@ -96,7 +100,7 @@ impl EvidenceError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Full { .. } => "full",
-            Self::Io { .. } => "io",
+            Self::Io { .. } | Self::Own(_) => "io",
             Self::NotEvidence { .. } | Self::Newer { .. } | Self::Damaged { .. } | Self::Record { .. } => "damaged",
         }
     }

@@ -137,7 +137,7 @@ impl Hold {
 }
 
 /// The path with a suffix on its file name: `swingstore.sqlite-wal`.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -177,11 +177,11 @@ fn is_held(file: &File, bytes: (i64, i64)) -> io::Result<bool> {
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fingerprint(Vec<Option<[i64; 5]>>);
+pub(crate) struct Fingerprint(Vec<Option<[i64; 5]>>);
 
 impl Fingerprint {
     /// Of the database at `path` and its `-wal`.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         let of_one = |path: &Path| {
             let meta = fs::metadata(path).ok()?;
             Some([meta.dev() as i64, meta.ino() as i64, meta.size() as i64, meta.mtime(), meta.mtime_nsec()])

@@ -23,9 +23,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::regular::{self, Special};
+use crate::temp::{Purpose, TempDir};
 
+use access::Hold;
 pub use access::{Access, CommitMark};
-use access::{Fingerprint, Hold, beside};
+pub(crate) use access::{Fingerprint, beside};
 pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse};
 pub use query::Reader;
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
@@ -36,8 +38,6 @@ const FILE_NAME: &str = "swingstore.sqlite";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A copy of a database leaves this much room where it is made, in bytes.
 const ROOM_TO_LEAVE: u64 = 1 << 30;
-/// What the names of such copies begin with; then comes the number of the process.
-const COPY_PREFIX: &str = "spanwatch-copy-";
 /// How long to wait before a database that is locked as a whole is tried again.
 const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 /// How often a read is tried again when the file changed under it.
@@ -131,7 +131,7 @@ pub struct KernelDb {
 #[derive(Debug)]
 struct CopyOfCrashed {
     of: Fingerprint,
-    dir: tempfile::TempDir,
+    dir: TempDir,
 }
 
 impl DbError {
@@ -320,17 +320,16 @@ impl KernelDb {
                 hint: "is there room for a copy in the temporary directory (TMPDIR)? Or start and stop the node once",
                 source,
             };
-            remove_copies_of_the_dead();
+            // First, as it makes room: what a run that was killed left is removed with it.
+            let dir = TempDir::new(Purpose::Copy).map_err(failed)?;
             let needed = fs::metadata(real).map_err(failed)?.len();
             let needed = needed + access::wal_bytes(real).map_err(failed)?;
-            let room = rustix::fs::statvfs(std::env::temp_dir()).map_err(|error| failed(error.into()))?;
+            let room = rustix::fs::statvfs(dir.path()).map_err(|error| failed(error.into()))?;
             let room = room.f_bavail.saturating_mul(room.f_frsize);
             if room < needed + ROOM_TO_LEAVE {
                 let what = format!("it has {needed} bytes, and there is room for {room}");
                 return Err(failed(io::Error::new(io::ErrorKind::StorageFull, what)));
             }
-            let prefix = format!("{COPY_PREFIX}{}-", std::process::id());
-            let dir = tempfile::Builder::new().prefix(&prefix).tempdir().map_err(failed)?;
             let to = dir.path().join(FILE_NAME);
             copy_file(real, &to).map_err(failed)?;
             copy_file(&beside(real, "-wal"), &beside(&to, "-wal")).map_err(failed)?;
@@ -387,19 +386,6 @@ fn identity(path: &Path) -> Result<Identity, DbError> {
     Ok(Identity { device: meta.dev(), inode: meta.ino() })
 }
 
-/// Removes the copies of processes that were killed before they could do it.
-fn remove_copies_of_the_dead() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(COPY_PREFIX)?.split('-').next()?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // Another user's can't be removed, and is that user's to remove.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 enum Fault {
     Sqlite(rusqlite::Error),
     Schema(String),
@@ -421,7 +407,7 @@ impl From<rusqlite::Error> for Fault {
 }
 
 /// A path as SQLite's URI file names want it.
-fn uri_path(path: &Path) -> String {
+pub(crate) fn uri_path(path: &Path) -> String {
     let mut uri = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {

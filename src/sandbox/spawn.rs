@@ -25,6 +25,7 @@ use super::enter::{self, FIRST_FREE_FD, Mount, Plan, Privileges, Root, Step, TOL
 use super::files::{Files, MAPS};
 use super::usage::Gauges;
 use super::{Cage, Layer, Mode, NOBODY, Settings, landlock};
+use crate::temp::{Purpose, TempDir};
 
 /// How long a new process may take until it is the worker.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -361,12 +362,10 @@ pub(super) fn directory(settings: &Settings) -> io::Result<OwnedFd> {
     if settings.mode == Mode::Off {
         return open(Path::new("/"));
     }
-    let directory = tempfile::Builder::new().prefix("spanwatch-empty-").tempdir()?;
+    let directory = TempDir::new(Purpose::Empty)?;
     // Whoever the worker will be, he must be able to go there.
     rustix::fs::chmod(directory.path(), FileMode::from_raw_mode(0o555))?;
-    let opened = open(directory.path())?;
-    directory.close()?;
-    Ok(opened)
+    open(directory.path())
 }
 
 /// Root, unless it is that only by name: in a user namespace with one user in it there is nobody else to become, and that

@@ -26,11 +26,18 @@ pub use captures::{CaptureRow, CapturedItems};
 pub use queue::{Backlog, Job, KnownVat, New, NodeSeen, Noted, NotedSpan, NotedVat, Source};
 pub use verdicts::{Outcome, VerdictFilter, VerdictRow};
 
+use crate::kernel_db::{Fingerprint, beside, uri_path};
+use crate::own::{self, Existing, OwnError};
 use crate::regular;
 use crate::transcript::{Hash256, Position, SpanId, VatId};
 
 const FILE_NAME: &str = "spanwatch.sqlite";
 const LOCK_NAME: &str = "lock";
+/// The directory of evidence, where no other is configured.
+pub const EVIDENCE_NAME: &str = "evidence";
+/// How often a store is opened to be read while a daemon beside it starts or stops, and the pause.
+const READ_TRIES: u32 = 5;
+const READ_PAUSE: Duration = Duration::from_millis(100);
 /// Beside the daemon, `ack` and `verdicts` use the file too, for a moment each.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,12 +57,26 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// Others could change it.
+    #[error("{0} (state.dir)")]
+    Own(#[from] OwnError),
+    /// A daemon started while it was read.
+    #[error("the daemon started while {} was read, so this list may mix two states: run the command again", .0.display())]
+    Unsteady(PathBuf),
     /// Another daemon has it.
     #[error("another spanwatch daemon uses the state directory {}: stop it, or give this one another state.dir", .0.display())]
     Locked(PathBuf),
     /// There is none.
     #[error("there is no store at {}: name the daemon's state directory with --state-dir, or its --config", .0.display())]
     Missing(PathBuf),
+    /// This user may not look.
+    #[error("failed to look at {}: {source}; the directory lets in its owner and the members of its group: join the group, or run this as root", path.display())]
+    NotLetIn {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// It was written by a later version.
     #[error("{} has schema version {found}, this spanwatch knows versions up to {known}: use the later version, or another state.dir", path.display())]
     TooNew {
@@ -100,7 +121,9 @@ fn hint(error: &rusqlite::Error) -> &'static str {
     use rusqlite::ErrorCode as Code;
     match error.sqlite_error_code() {
         Some(Code::DiskFull) => "the disk of state.dir is full: free some room",
-        Some(Code::ReadOnly | Code::CannotOpen | Code::PermissionDenied) => "may this user write the state directory?",
+        Some(Code::ReadOnly | Code::CannotOpen | Code::PermissionDenied) => {
+            "does the state directory belong to this user?"
+        }
         Some(Code::NotADatabase | Code::DatabaseCorrupt) => {
             "the file is damaged: move it away, and the daemon starts with a new one"
         }
@@ -113,6 +136,8 @@ fn hint(error: &rusqlite::Error) -> &'static str {
 pub struct Store {
     path: PathBuf,
     db: Mutex<Connection>,
+    /// The file as it was when it was opened without a daemon beside it.
+    at_rest: Option<Fingerprint>,
     /// Held by the daemon for as long as it lives.
     _lock: Option<File>,
 }
@@ -127,57 +152,120 @@ impl Store {
             let path = path.to_owned();
             move |source| StoreError::Io { what, path, source }
         };
-        fs::create_dir_all(dir).map_err(failed("make", dir))?;
+        let (dir, mut closed) = own::directory(dir, Existing::Close)?;
+        closed.extend(check_files(&dir)?);
+        let evidence = dir.join(EVIDENCE_NAME);
+        if evidence.is_dir() && !evidence.is_symlink() {
+            closed.extend(own::close_all(&evidence)?);
+        }
+        if let Some(first) = closed.first() {
+            let more = if closed.len() > 1 { format!(" and {} more", closed.len() - 1) } else { String::new() };
+            tracing::warn!(
+                "closed to other users in the state directory, as an earlier version left it open: {first}{more}"
+            );
+        }
         let lock_path = dir.join(LOCK_NAME);
-        let lock = regular::open_or_create(&lock_path, 0o640).map_err(failed("open", &lock_path))?;
+        let lock = own::open_or_create(&lock_path).map_err(failed("open", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.to_owned())),
+            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::Locked(dir)),
             Err(fs::TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
         }
-        let store = Self::connect(dir.join(FILE_NAME), OpenFlags::SQLITE_OPEN_CREATE, Some(lock))?;
+        let path = dir.join(FILE_NAME);
+        // SQLite gives -wal and -shm the mode and the owner of this file.
+        match own::create_new(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("make", &path)(error)),
+            _ => {}
+        }
+        let store = Self::connect(path, Some(lock))?;
         store.migrate()?;
         Ok(store)
     }
 
-    /// Opens the store that a daemon uses, or used. One of an earlier version is migrated, unless a daemon has it.
+    /// Opens the store that a daemon uses, or used, to write to it. One of an earlier version is migrated, unless a daemon has it.
     ///
     /// # Errors
-    /// When there is none, or it can't be opened.
+    /// When there is none, it belongs to another user, or it can't be opened.
     pub fn open_beside_the_daemon(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join(FILE_NAME);
-        if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            return Err(StoreError::Missing(path));
-        }
-        let store = Self::connect(path, OpenFlags::empty(), None)?;
-        let (found, known) = (store.version()?, MIGRATIONS.len() as i64);
-        match found {
-            0 => Err(StoreError::Missing(store.path)),
-            _ if found > known => Err(StoreError::TooNew { path: store.path, found, known }),
-            _ if found < known => {
-                drop(store);
-                match Self::open(dir) {
-                    Err(StoreError::Locked(dir)) => Err(StoreError::OlderDaemon { dir, found, known }),
-                    opened => opened,
-                }
-            }
-            _ => Ok(store),
+        let path = existing(dir)?;
+        let dir = own::check_directory(dir)?;
+        check_files(&dir)?;
+        match Self::connect(path, None)?.of_known_version(&dir) {
+            Err(StoreError::OlderDaemon { dir, found, known }) => match Self::open(&dir) {
+                Err(StoreError::Locked(dir)) => Err(StoreError::OlderDaemon { dir, found, known }),
+                opened => opened,
+            },
+            opened => opened,
         }
     }
 
-    fn connect(path: PathBuf, more: OpenFlags, lock: Option<File>) -> Result<Self, StoreError> {
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            let mut file = path.clone().into_os_string();
-            file.push(suffix);
-            regular::check(Path::new(&file)).map_err(|source| StoreError::Io {
-                what: "open",
-                path: file.into(),
-                source,
-            })?;
+    /// Opens the store that a daemon uses, or used, to read it. For that a user must be in the group of the directory and need
+    /// not be allowed to write to it.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be opened.
+    pub fn open_to_read(dir: &Path) -> Result<Self, StoreError> {
+        let path = existing(dir)?;
+        if rustix::fs::access(&path, rustix::fs::Access::WRITE_OK).is_ok() {
+            return Self::open_beside_the_daemon(dir);
         }
-        regular::guard_sqlite();
+        let mut tries = 0;
+        loop {
+            // Without a daemon there is no -wal, and SQLite, which would make one, can't. With one the daemon's -shm is read.
+            let at_rest = if beside(&path, "-wal").exists() { None } else { Some(Fingerprint::of(&path)) };
+            tries += 1;
+            match Self::connect_to_read(&path, at_rest).and_then(|store| store.of_known_version(dir)) {
+                // The daemon started or stopped just now.
+                Err(StoreError::Sqlite { .. }) if tries < READ_TRIES => std::thread::sleep(READ_PAUSE),
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Says whether what was read since [`Self::open_to_read`] is one state of the store: where it was opened without a
+    /// daemon beside it, none may have started since.
+    ///
+    /// # Errors
+    /// When one has.
+    pub fn was_steady(&self) -> Result<(), StoreError> {
+        match &self.at_rest {
+            Some(before) if *before != Fingerprint::of(&self.path) => Err(StoreError::Unsteady(self.path.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn of_known_version(self, dir: &Path) -> Result<Self, StoreError> {
+        let (found, known) = (self.version()?, MIGRATIONS.len() as i64);
+        match found {
+            0 => Err(StoreError::Missing(self.path)),
+            _ if found < known => Err(StoreError::OlderDaemon { dir: dir.to_owned(), found, known }),
+            _ if found > known => Err(StoreError::TooNew { path: self.path, found, known }),
+            _ => Ok(self),
+        }
+    }
+
+    fn connect_to_read(path: &Path, at_rest: Option<Fingerprint>) -> Result<Self, StoreError> {
+        look_at_files(path)?;
         let opened = || -> rusqlite::Result<Connection> {
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+            let how = if at_rest.is_some() { "mode=ro&immutable=1" } else { "mode=ro" };
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+            let db = Connection::open_with_flags(format!("file:{}?{how}", uri_path(path)), flags)?;
+            db.busy_timeout(BUSY_TIMEOUT)?;
+            db.execute_batch("PRAGMA temp_store = MEMORY;")?;
+            Ok(db)
+        };
+        let opened = opened();
+        let path = path.to_owned();
+        match opened {
+            Ok(db) => Ok(Self { path, db: Mutex::new(db), at_rest, _lock: None }),
+            Err(source) => Err(StoreError::Sqlite { what: "open the store", path, source }),
+        }
+    }
+
+    fn connect(path: PathBuf, lock: Option<File>) -> Result<Self, StoreError> {
+        look_at_files(&path)?;
+        let opened = || -> rusqlite::Result<Connection> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let db = Connection::open_with_flags(&path, flags)?;
             db.busy_timeout(BUSY_TIMEOUT)?;
             // A power cut may take back the last verdicts, never damage the file; they are then found due again.
@@ -189,7 +277,7 @@ impl Store {
             Ok(db)
         };
         match opened() {
-            Ok(db) => Ok(Self { path, db: Mutex::new(db), _lock: lock }),
+            Ok(db) => Ok(Self { path, db: Mutex::new(db), at_rest: None, _lock: lock }),
             Err(source) => Err(StoreError::Sqlite { what: "open the store", path, source }),
         }
     }
@@ -249,6 +337,37 @@ impl Store {
         };
         written().map_err(|source| StoreError::Sqlite { what, path: self.path.clone(), source })
     }
+}
+
+/// The store's file, if it is there.
+fn existing(dir: &Path) -> Result<PathBuf, StoreError> {
+    let path = dir.join(FILE_NAME);
+    match path.try_exists() {
+        Ok(true) => Ok(path),
+        Ok(false) => Err(StoreError::Missing(path)),
+        Err(source) => Err(StoreError::NotLetIn { path, source }),
+    }
+}
+
+/// Refuses special files in the place of those that SQLite will open, and has it do the same.
+fn look_at_files(store: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = beside(store, suffix);
+        regular::check(&path).map_err(|source| StoreError::Io { what: "open", path, source })?;
+    }
+    regular::guard_sqlite();
+    Ok(())
+}
+
+/// Checks what is in the state directory, before SQLite opens it. What had to be closed to others.
+fn check_files(dir: &Path) -> Result<Vec<String>, OwnError> {
+    let store = dir.join(FILE_NAME);
+    let files = [beside(&store, "-wal"), beside(&store, "-shm"), dir.join(LOCK_NAME), store];
+    let mut closed = Vec::new();
+    for file in files {
+        closed.extend(own::check_file(&file)?);
+    }
+    Ok(closed)
 }
 
 /// Seconds since 1970: how the store writes times.

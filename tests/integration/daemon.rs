@@ -236,7 +236,7 @@ fn captures_stay_within_their_limit() {
 fn a_full_disk_holds_verdicts_back_and_loses_none() {
     let mut bench = Bench::new(Keep::everything());
     let mut setup = bench.setup("ok");
-    let wrapper = "mount -t tmpfs -o size=4m tmpfs \"$0\" && exec \"$@\"";
+    let wrapper = "mount -t tmpfs -o size=4m,mode=0750 tmpfs \"$0\" && exec \"$@\"";
     setup.wrapper = ["unshare", "-Urm", "sh", "-c", wrapper, text(&setup.state)].map(str::to_owned).into();
     let can_mount = Command::new("unshare")
         .args(["-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
@@ -307,7 +307,7 @@ fn what_keeps_it_from_starting_is_said() {
     assert!(run.code == 1 && run.err.contains("failed to make /proc/spanwatch"), "{}", run.err);
 
     let faulty = bench.setup("ok").set("watch.poll_interval=soon").set("capture.itms=never").fail();
-    assert_eq!(faulty.code, 1);
+    assert_eq!(faulty.code, 2);
     assert!(
         faulty.err.contains("2 faults")
             && faulty.err.contains("expected a duration")

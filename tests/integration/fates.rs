@@ -59,6 +59,10 @@ fn a_node_of_another_user_can_go_on_writing() {
     let program = dir.join("spanwatch");
     fs::copy(env!("CARGO_BIN_EXE_spanwatch"), &program).expect("copy");
     let mut setup = bench.setup("ok").set("watch.poll_interval=100ms");
+    // Not below a directory that everybody can write to: that is refused.
+    let state = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(state.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    setup.state = state.path().join("state");
     fs::create_dir(&setup.state).expect("a directory");
     std::os::unix::fs::chown(&setup.state, Some(65_534), Some(65_534)).expect("chown");
     setup.wrapper = as_nobody(&program);

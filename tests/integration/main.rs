@@ -16,6 +16,7 @@
 //! | `report` | the page that tells a divergence is whole, and reads well | a real headless browser (`browser`) |
 //! | `export` | tools of others run what is exported | `replay.js` of the real package |
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
+//! | `own` | what spanwatch writes is its own: permissions, owners, links, temporary directories | the daemon and the commands |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
 #![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
@@ -36,6 +37,7 @@ mod heap;
 mod lab;
 mod limits;
 mod mutations;
+mod own;
 mod report;
 mod run;
 mod sandbox;
