@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::transcript::Position;
 use crate::verdict::excerpts;
+use crate::visible;
 
 /// Longer keys are shown in part.
 const KEY_BYTES_MAX: usize = 300;
@@ -109,6 +110,14 @@ impl Contradictions {
         }
     }
 
+    /// Adds others behind these.
+    pub fn append(&mut self, others: Self) {
+        self.total += others.total;
+        others.counts.into_iter().for_each(|(kind, count)| *self.counts.entry(kind).or_default() += count);
+        let room = Self::KEPT_MAX.saturating_sub(self.kept.len());
+        self.kept.extend(others.kept.into_iter().take(room));
+    }
+
     /// How many there are of each kind that there is.
     pub fn kinds(&self) -> impl Iterator<Item = (ContradictionKind, u64)> {
         self.counts.iter().map(|(kind, count)| (*kind, *count))
@@ -117,36 +126,17 @@ impl Contradictions {
 
 /// A key in quotes: what does not print, and what is not UTF-8, is escaped.
 pub(super) fn shown(key: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for chunk in key.utf8_chunks() {
-        text.extend(chunk.valid().chars().flat_map(char::escape_debug));
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
+    let text = format!("\"{}\"", visible::of_bytes(key));
+    match text.len() > KEY_BYTES_MAX {
+        true => format!("{}… ({} bytes)", &text[..text.floor_char_boundary(KEY_BYTES_MAX)], text.len()),
+        false => text,
     }
-    text.push('"');
-    cut(&text, KEY_BYTES_MAX)
 }
 
 /// A response's JSON text, cut and safe to print.
 pub(super) fn shown_response(text: &str) -> String {
     let (cut, _) = excerpts(Some(text), None);
-    let mut text = String::new();
-    for one in cut.unwrap_or_default().chars() {
-        match one {
-            // What JSON itself escapes stays as it is.
-            '"' | '\\' | '\'' => text.push(one),
-            _ => text.extend(one.escape_debug()),
-        }
-    }
-    text
-}
-
-fn cut(text: &str, max: usize) -> String {
-    match text.len() > max {
-        true => format!("{}… ({} bytes)", &text[..text.floor_char_boundary(max)], text.len()),
-        false => text.to_owned(),
-    }
+    visible::visible(&cut.unwrap_or_default()).into_owned()
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ impl Keys {
         Self { at: Place::Memory(BTreeMap::new()), limit, bytes: 0 }
     }
 
+    pub(super) fn is_spilled(&self) -> bool {
+        matches!(self.at, Place::File(_))
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Entry>, AuditError> {
         match &self.at {
             Place::Memory(map) => Ok(map.get(key).cloned()),

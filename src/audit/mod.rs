@@ -12,14 +12,20 @@
 //! `@agoric/swing-store` 0.10.0 (`src/kvStore.js`).
 
 mod contradiction;
+mod end;
+pub mod history;
 mod keys;
 mod responses;
 mod syscall;
 mod vatstore;
 
 pub use contradiction::{Contradiction, ContradictionKind, Contradictions};
-pub use responses::Responses;
+pub use end::EndCompared;
+pub use history::{Auditor, End, Fault, VatAudit};
+pub use keys::KeysLimit;
+pub use responses::{Compared, Responses};
 
+use crate::kernel_db::DbError;
 use crate::transcript::{Item, Position};
 
 /// Why the vatstore could not be followed: trouble of ours, which says nothing about the record.
@@ -28,6 +34,9 @@ pub enum AuditError {
     /// The file that holds what does not fit into memory.
     #[error("failed to keep the vatstore's keys in a temporary file: {0}; name a directory that has room with --temp")]
     Spill(#[from] rusqlite::Error),
+    /// The node's database.
+    #[error("{0}")]
+    Database(String),
     /// The directory for it.
     #[error("failed to make a temporary file in {}: {source}; name another directory with --temp", dir.display())]
     Temp {
@@ -36,6 +45,12 @@ pub enum AuditError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<DbError> for AuditError {
+    fn from(error: DbError) -> Self {
+        Self::Database(error.to_string())
+    }
 }
 
 /// Compares the responses in a span's items as far as the span alone determines them.

@@ -83,6 +83,11 @@ impl Responses {
         self.found
     }
 
+    /// Adds what the rows at the end contradict.
+    pub(super) fn add_found(&mut self, found: Contradictions) {
+        self.found.append(found);
+    }
+
     /// Compares the responses of the next item, and applies its writes.
     ///
     /// # Errors
@@ -193,9 +198,13 @@ fn fault_of_form(
     }
 }
 
+/// A place in the history, in words.
+pub(super) fn since((position, syscall): &(Position, u32)) -> String {
+    format!("position {position}, syscall {syscall}")
+}
+
 /// What should have been answered, in words.
 fn told(implied: &Implied) -> String {
-    let since = |(position, syscall): &(Position, u32)| format!("position {position}, syscall {syscall}");
     match implied {
         Implied::Value(value, at) => match value.hash() {
             None => format!("null, as of {}", since(at)),

@@ -211,6 +211,16 @@ impl Vatstore {
         self.unknown_gaps == 0
     }
 
+    /// Whether the keys are in a temporary file.
+    pub(super) fn is_spilled(&self) -> bool {
+        self.keys.is_spilled()
+    }
+
+    /// The first entry after a key, or the first of all.
+    pub(super) fn after(&self, key: Option<&[u8]>) -> Result<Option<KeyEntry>, AuditError> {
+        self.keys.after(key)
+    }
+
     /// The entry of a key; where it has none, whether it is known to be absent.
     pub(super) fn look(&self, key: &[u8]) -> Result<Result<Entry, bool>, AuditError> {
         match self.keys.get(key)? {

@@ -1,5 +1,6 @@
 //! The program: arguments, commands, exit codes.
 
+mod audit;
 mod doctor;
 mod evidence;
 mod run;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::archive::{ArchiveError, Archives};
+use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::evidence::{Case, EvidenceError};
@@ -62,6 +64,12 @@ enum Command {
     /// Exit codes: 0 all were verified; 1 could not run; 2 bad usage; 3 something diverged; 4 nothing diverged, but
     /// something could not be verified, or there was nothing to verify.
     Verify(verify::VerifyArgs),
+    /// Check the kernel's answers and its key-value rows against the transcripts, without a worker
+    ///
+    /// What a vat reads from its vatstore is what it wrote before. Exit codes: 0 nothing contradicts; 1 could not run; 2 bad
+    /// usage; 3 something contradicts the transcripts; 4 nothing does, but a part of the record is damaged or could not be
+    /// read, or there was nothing to check. What the node pruned is counted and does not decide the code.
+    Audit(audit::AuditArgs),
     /// Watch a live database and give every span that closes a verdict
     ///
     /// Runs until SIGTERM or SIGINT and then exits with 0; 1 could not start; 2 bad usage or a wrong configuration.
@@ -276,6 +284,8 @@ enum CliError {
     Archive(#[from] ArchiveError),
     #[error("{0}")]
     Worker(#[from] LocateError),
+    #[error("{0}")]
+    Audit(#[from] AuditError),
     #[error("no vat {unknown} in this database; `spanwatch spans` lists those that it has")]
     UnknownVat { unknown: String },
     #[error("{0}")]
@@ -334,6 +344,7 @@ pub fn main() -> ExitCode {
         Command::Ack(args) => verdicts::acknowledge(&args),
         Command::Config(args) => run::show(&args),
         Command::Verify(args) => verify::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Replay(args) => evidence::replay(&args),
         Command::Explain(args) => evidence::tell(&args),
         Command::Report(args) => evidence::page(&args),

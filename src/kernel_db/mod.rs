@@ -12,6 +12,7 @@ mod access;
 mod news;
 mod query;
 mod rows;
+mod vatstore;
 
 use std::fs;
 use std::io;
@@ -31,6 +32,7 @@ pub(crate) use access::{Fingerprint, beside};
 pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse};
 pub use query::Reader;
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
+pub use vatstore::{VatstoreRow, VatstoreRows, VatstoreValue};
 
 /// The file's name inside the kernel's directory (`dbFileInDirectory` in `swing-store/src/util.js`).
 const FILE_NAME: &str = "swingstore.sqlite";

@@ -175,6 +175,7 @@ pub fn summary(totals: &Totals, workers: &[WorkerProgram], took: Duration) -> St
 }
 
 /// To the millisecond.
-fn seconds(took: Duration) -> f64 {
+#[must_use]
+pub fn seconds(took: Duration) -> f64 {
     (took.as_secs_f64() * 1_000.0).round() / 1_000.0
 }

@@ -3,6 +3,7 @@
 //! | file | what it proves | what it runs on |
 //! |---|---|---|
 //! | `faults` | a misbehaving worker gets the right verdict | a fake worker and a database written for it |
+//! | `audit` | a wrong answer of the kernel, and a wrong row of a vatstore, is found without a worker, and no honest one | copies of the lab's databases, and a stand-in for a node |
 //! | `bad_input` | a damaged database or archive gets the right verdict, and the other spans go on | likewise |
 //! | `lab` | every span of a real kernel's database is verified, in each retention | databases that the lab wrote |
 //! | `daemon` | nothing that closes goes without a verdict | a stand-in for a node, block by block |
@@ -23,6 +24,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests write the databases that the program reads")]
 
 mod alarm;
+mod audit;
 mod bad_input;
 mod bench;
 mod beside;

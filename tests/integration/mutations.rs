@@ -92,10 +92,19 @@ impl Record {
         let verdict = span["verdict"].as_str().expect("a verdict");
         let code = match verdict {
             "verified" => 0,
-            "diverged" => 3,
+            "diverged" | "contradicted" => 3,
             _ => 4,
         };
         assert_eq!(run.code, code, "{}{}", run.out, run.err);
+        let contradicts = span["contradictions"].as_array().map_or_else(String::new, |all| {
+            let kinds: Vec<&str> = all.iter().map(|one| one["kind"].as_str().expect("a kind")).collect();
+            format!("; contradicts: {}", kinds.join(", "))
+        });
+        let told = self.told(span, verdict);
+        format!("{told}{contradicts}")
+    }
+
+    fn told(&self, span: &Value, verdict: &str) -> String {
         match (span["reason"].as_str(), span["findings"].as_array()) {
             (Some(reason), _) => format!("{verdict}: {reason}"),
             (None, Some(findings)) => {

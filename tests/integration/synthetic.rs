@@ -98,6 +98,8 @@ struct Vat {
     start: i64,
     items: Vec<String>,
     spans: u32,
+    /// What it wrote, as the kernel keeps it under `<vatID>.vs.`.
+    vatstore: BTreeMap<String, String>,
 }
 
 impl Node {
@@ -166,7 +168,8 @@ impl Node {
         let options = json!({"workerOptions": {"type": "xsnap", "bundleIDs": self.bundles.worker}, "name": name});
         put(&self.db, &format!("{vat}.options"), &options.to_string());
         let (heap, item) = initialize(vat, &self.bundles);
-        self.vats.insert(vat.to_owned(), Vat { heap, start: 0, items: Vec::new(), spans: 0 });
+        self.vats
+            .insert(vat.to_owned(), Vat { heap, start: 0, items: Vec::new(), spans: 0, vatstore: BTreeMap::new() });
         self.record(vat, item);
         self.deliver(vat, &json!(["startVat", {"body": "#{}", "slots": []}]));
     }
@@ -195,16 +198,19 @@ impl Node {
         let syscalls = syscalls_of(&serde_json::from_str(&delivery).expect("json"));
         let mut recorded = Vec::new();
         // A vat reads what it wrote.
-        let mut written = serde_json::Value::Null;
         for syscall in &syscalls {
-            let parts: serde_json::Value = serde_json::from_str(syscall).expect("json");
-            let response = match parts[0].as_str() {
-                Some("vatstoreGet") => json!(["ok", written]).to_string(),
-                _ => r#"["ok",null]"#.to_owned(),
+            let asked: Vec<serde_json::Value> = serde_json::from_str(syscall).expect("json");
+            let argument = |at: usize| asked[at].as_str().expect("text");
+            let response = match argument(0) {
+                "vatstoreSet" => {
+                    put(&self.db, &format!("{vat}.vs.{}", argument(1)), argument(2));
+                    of.vatstore.insert(argument(1).to_owned(), argument(2).to_owned());
+                    json!(["ok", null])
+                }
+                "vatstoreGet" => json!(["ok", of.vatstore.get(argument(1))]),
+                _ => json!(["ok", null]),
             };
-            if parts[0] == "vatstoreSet" {
-                written = parts[2].clone();
-            }
+            let response = response.to_string();
             of.heap.take(format!("/{response}").as_bytes());
             recorded.push(format!(r#"{{"s":{syscall},"r":{response}}}"#));
         }
@@ -304,7 +310,8 @@ impl Node {
         for table in ["snapshots", "transcriptItems", "transcriptSpans"] {
             self.db.execute(&format!("DELETE FROM {table} WHERE vatID = ?"), [vat]).expect("write");
         }
-        self.db.execute("DELETE FROM kvStore WHERE key = ?", [format!("{vat}.options")]).expect("write");
+        let of_vat = "DELETE FROM kvStore WHERE key >= ? AND key < ?";
+        self.db.execute(of_vat, [format!("{vat}."), format!("{vat}/")]).expect("write");
     }
 }
 
