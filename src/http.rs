@@ -133,6 +133,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCod
                     "oldest_noticed_at": backlog.oldest_noticed_at,
                 },
                 "unacknowledged_divergences": left.diverged,
+                "unacknowledged_contradictions": left.contradicted,
                 "damaged_spans": left.damaged,
                 "changed_rows": left.changed,
                 "capture_bytes": shared.store.capture_bytes()?,

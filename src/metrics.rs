@@ -39,6 +39,7 @@ pub struct Metrics {
     pub divergences: IntCounterVec,
     pub divergences_unacknowledged: IntGauge,
     pub contradictions: IntCounterVec,
+    pub contradictions_unacknowledged: IntGauge,
     pub damaged_spans: IntGauge,
     pub changed_rows: IntGauge,
     pub unverifiable_spans: IntCounterVec,
@@ -172,6 +173,8 @@ impl Metrics {
                 "kind",
                 &ContradictionKind::RESPONSES.map(ContradictionKind::label),
             ),
+            contradictions_unacknowledged: make
+                .gauge("contradictions_unacknowledged", "Contradicted spans that nobody has acknowledged."),
             damaged_spans: make.gauge(
                 "damaged_spans",
                 "Spans whose record in the node's database is damaged, and breaks in the histories of vats, that nobody has \

@@ -200,6 +200,9 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut Span
         metrics.divergences_unacknowledged.inc();
         tell_evidence(shared, report);
     }
+    if outcome.verdict == "contradicted" {
+        metrics.contradictions_unacknowledged.inc();
+    }
     if outcome.is_damage {
         metrics.damaged_spans.inc();
     }

@@ -325,6 +325,7 @@ impl Shared {
             metrics.backlog_oldest_age_seconds.set(age);
             let left = self.store.unacknowledged()?;
             metrics.divergences_unacknowledged.set(gauge_value(left.diverged));
+            metrics.contradictions_unacknowledged.set(gauge_value(left.contradicted));
             metrics.damaged_spans.set(gauge_value(left.damaged));
             metrics.changed_rows.set(gauge_value(left.changed));
             metrics.capture_bytes.set(gauge_value(self.store.capture_bytes()?));
@@ -409,7 +410,7 @@ impl Shared {
         let height = view.block_height.map_or(String::new(), |height| format!(" at block {height}"));
         let mut text = format!(
             "node {}{height}; {} spans verified, {} partial, {} diverged ({} not acknowledged), {} unverifiable, {} failed, \
-             {} missed; not acknowledged: {} damaged, {} changed rows; {} waiting",
+             {} missed; not acknowledged: {} contradicted, {} damaged, {} changed rows; {} waiting",
             view.state,
             spans("verified"),
             spans("partial"),
@@ -418,6 +419,7 @@ impl Shared {
             spans("unverifiable"),
             spans("failed"),
             metrics.missed_spans.get(),
+            metrics.contradictions_unacknowledged.get(),
             metrics.damaged_spans.get(),
             metrics.changed_rows.get(),
             metrics.backlog_spans.with_label_values(&["live"]).get()

@@ -368,7 +368,11 @@ fn verdict_row(row: &Row<'_>) -> rusqlite::Result<VerdictRow> {
         syscalls: optional(18)?,
         acknowledged: if is_alarming { Some(row.get(19)?) } else { None },
         note: row.get(20)?,
-        report: if is_diverged { detail.and_then(|text| serde_json::from_str(&text).ok()) } else { None },
+        report: if is_diverged || verdict == "contradicted" {
+            detail.and_then(|text| serde_json::from_str(&text).ok())
+        } else {
+            None
+        },
         verdict,
     })
 }
