@@ -28,6 +28,7 @@ use crate::forensics::export::ExportError;
 use crate::heap::HeapError;
 use crate::heap::source::SourceError;
 use crate::kernel_db::{DbError, KernelDb};
+use crate::neighbour;
 use crate::plan::{Selection, Survey};
 use crate::replay::{Limits, LocateError, WorkerProgram};
 use crate::sandbox::{Group, Mode, NOBODY, Settings};
@@ -333,6 +334,8 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Each replay takes some thirty descriptors, and machines with many processors run many.
+    neighbour::raise_descriptor_limit();
     // The daemon's log is as it is configured.
     if !matches!(cli.command, Command::Run(_)) {
         crate::temp::remove_on_signals();
