@@ -392,3 +392,37 @@ fn verify_says_what_contradicts_beside_what_diverges() {
     assert!(told["implied"].as_str().expect("text").contains("position 2, syscall 0"), "{told}");
     assert_eq!(run.lines("summary")[0]["contradictions"], 1);
 }
+
+/// The worker does all as recorded, so only the record itself can say it.
+#[test]
+fn a_contradiction_in_the_daemon_alarms_until_it_is_acknowledged() {
+    let mut bench = Bench::new(Keep::everything());
+    let daemon = bench.setup("ok").start();
+    bench.node().answers_wrongly = true;
+    bench.close("v1");
+    bench.node().answers_wrongly = false;
+    bench.close("v2");
+    daemon.wait_for_spans(2);
+    let rows = daemon.verdicts();
+    let of = |vat: &str| rows.iter().find(|row| row["vat"] == vat).expect("a span");
+    assert_eq!(of("v2")["verdict"], "verified");
+    let row = of("v1");
+    assert_eq!((row["verdict"].as_str(), row["acknowledged"].as_bool()), (Some("contradicted"), Some(false)), "{row}");
+    assert_eq!(
+        (row["report"]["replay"].as_str(), row["report"]["contradictions_total"].as_u64()),
+        (Some("verified"), Some(2))
+    );
+    assert!(row["explanation"].as_str().expect("text").contains("\"key-0\""), "{row}");
+    assert_eq!(daemon.metric("spanwatch_spans_total{verdict=\"contradicted\"}"), 1.0);
+    assert_eq!(daemon.metric("spanwatch_contradictions_total{kind=\"value\"}"), 2.0);
+    assert_eq!(daemon.metric("spanwatch_contradictions_unacknowledged"), 1.0);
+    assert_eq!(daemon.metric("spanwatch_divergences_unacknowledged"), 0.0);
+    let verdicts = || spanwatch(&["verdicts", "--state-dir", text(&daemon.state)]);
+    let listed = verdicts();
+    assert_eq!((listed.code, listed.out.contains("CONTRADICTED")), (3, true), "{}", listed.out);
+    let id = row["id"].as_str().expect("an ID");
+    assert_eq!(spanwatch(&["ack", id, "--state-dir", text(&daemon.state)]).code, 0);
+    daemon.wait_for("no alarm", |daemon| daemon.metric("spanwatch_contradictions_unacknowledged") == 0.0);
+    assert_eq!(verdicts().code, 0);
+    assert_eq!(daemon.stop(), Some(0));
+}

@@ -53,28 +53,17 @@ fn a_store_of_an_earlier_version_is_taken_over() {
         [
             "v1 0..6 verified",
             "v1 6..11 diverged",
-            // That version's stand-in for a node answered each read with "value", whatever had been written.
-            "v1 11..16 contradicted",
+            "v1 11..16 partial",
             "v2 0..6 verified",
             "v2 6..11 diverged",
-            "v2 11..16 contradicted"
+            "v2 11..16 partial"
         ]
     );
     let notes: Vec<_> = rows.iter().filter_map(|row| row["note"].as_str()).collect();
     assert_eq!(notes, ["the worker was told to lie"]);
     assert_eq!(daemon.metric("spanwatch_divergences_unacknowledged"), 1.0);
-    assert_eq!(daemon.metric("spanwatch_contradictions_unacknowledged"), 2.0);
-    assert_eq!(daemon.metric("spanwatch_contradictions_total{kind=\"value\"}"), 4.0, "two messages a span");
-    let contradicted: Vec<_> = rows.iter().filter(|row| row["verdict"] == "contradicted").collect();
-    assert!(contradicted.iter().all(|row| row["acknowledged"] == false && row["report"]["replay"] == "partial"));
-    let listed = spanwatch(&["verdicts", "--alarms", "--state-dir", text(&daemon.state)]);
-    assert_eq!(listed.code, 3, "{}", listed.out);
-    assert!(listed.out.contains("CONTRADICTED") && listed.out.contains("\"key-2\""), "{}", listed.out);
-    let id = contradicted[0]["id"].as_str().expect("an ID");
-    assert_eq!(spanwatch(&["ack", id, "--state-dir", text(&daemon.state)]).code, 0);
-    daemon.wait_for("one left", |daemon| daemon.metric("spanwatch_contradictions_unacknowledged") == 1.0);
     assert_eq!(daemon.metric("spanwatch_divergences_total{heap=\"\",kind=\"computrons\"}"), 2.0, "the totals go on");
-    let open: Vec<_> = rows.iter().filter(|row| row["verdict"] == "diverged" && row["acknowledged"] == false).collect();
+    let open: Vec<_> = rows.iter().filter(|row| row["acknowledged"] == false).collect();
     assert_eq!(open.len(), 1, "{open:?}");
     let id = open[0]["id"].as_str().expect("an ID");
     let run = spanwatch(&["ack", id, "--state-dir", text(&daemon.state)]);

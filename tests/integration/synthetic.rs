@@ -89,6 +89,8 @@ pub struct Node {
     bundles: Bundles,
     vats: BTreeMap<String, Vat>,
     height: u64,
+    /// Whether reads are answered with something else than what was written.
+    pub answers_wrongly: bool,
 }
 
 /// A vat whose current span is growing.
@@ -111,7 +113,7 @@ impl Node {
             std::fs::create_dir_all(archive).expect("a directory");
         }
         let bundles = write_bundles(&db);
-        let node = Self { db, keep, bundles, vats: BTreeMap::new(), height: 0 };
+        let node = Self { db, keep, bundles, vats: BTreeMap::new(), height: 0, answers_wrongly: false };
         node.begin();
         node
     }
@@ -158,9 +160,10 @@ impl Node {
     /// Leaves, as a node that is told to.
     pub fn leave(self) -> Stopped {
         self.db.execute_batch("ROLLBACK").expect("nothing is left of an unfinished block");
-        self.db.close().expect("close");
+        let Self { db, keep, bundles, vats, height, answers_wrongly } = self;
+        db.close().expect("close");
         let nowhere = Connection::open_in_memory().expect("memory");
-        Stopped(Self { db: nowhere, keep: self.keep, bundles: self.bundles, vats: self.vats, height: self.height })
+        Stopped(Self { db: nowhere, keep, bundles, vats, height, answers_wrongly })
     }
 
     pub fn start_vat(&mut self, vat: &str, name: &str) {
@@ -207,6 +210,7 @@ impl Node {
                     of.vatstore.insert(argument(1).to_owned(), argument(2).to_owned());
                     json!(["ok", null])
                 }
+                "vatstoreGet" if self.answers_wrongly => json!(["ok", "made up"]),
                 "vatstoreGet" => json!(["ok", of.vatstore.get(argument(1))]),
                 _ => json!(["ok", null]),
             };
