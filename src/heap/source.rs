@@ -287,3 +287,33 @@ fn from_database(name: &str, db: &str, vat: &str, position: Position) -> Result<
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(file: &[u8]) -> String {
+        read_file("image.xss", file).expect_err("no image").to_string()
+    }
+
+    #[test]
+    fn a_head_is_whole_and_promises_nothing() {
+        // The tag alone was once taken for a size and the tag.
+        assert!(refusal(b"XS_M").contains("it does not begin with an atom XS_M"));
+        assert!(refusal(b"\xff\xff\xff\xffXS_M").contains("no image has more than"));
+        let cut =
+            read_file("image.xss", &b"\x7f\xff\xff\xf0XS_M and a little"[..]).expect("cut, which its reader finds");
+        assert_eq!(cut, b"\x7f\xff\xff\xf0XS_M and a little");
+        assert!(cut.capacity() < 64 << 10, "{} bytes for a promise of 2 GiB", cut.capacity());
+    }
+
+    /// A decoder allocates the window before anything of the content arrives.
+    #[test]
+    fn a_window_that_a_frame_of_zstd_asks_for_has_a_limit() {
+        let frame =
+            |window_log: u8| [&b"\x28\xb5\x2f\xfd\x00"[..], &[(window_log - 10) << 3], b"\x03\x00\x00x"].concat();
+        assert!(refusal(&frame(24)).contains("requires too much memory"), "{}", refusal(&frame(24)));
+        assert!(refusal(&frame(27)).contains("requires too much memory"), "{}", refusal(&frame(27)));
+        assert!(refusal(&frame(23)).contains("it does not begin with an atom XS_M"), "{}", refusal(&frame(23)));
+    }
+}
