@@ -42,6 +42,8 @@ pub struct Metrics {
     pub contradictions_unacknowledged: IntGauge,
     pub damaged_spans: IntGauge,
     pub changed_rows: IntGauge,
+    pub rechecked_rows: IntCounter,
+    pub recheck_finished_timestamp_seconds: Gauge,
     pub unverifiable_spans: IntCounterVec,
     pub failures: IntCounterVec,
     pub missed_spans: IntCounter,
@@ -183,6 +185,12 @@ impl Metrics {
             changed_rows: make.gauge(
                 "changed_rows",
                 "Rows of closed spans and snapshots that changed or vanished after they were seen, that nobody has acknowledged.",
+            ),
+            rechecked_rows: make
+                .counter("rechecked_rows_total", "Rows of spans that were read again to see that they are what they were."),
+            recheck_finished_timestamp_seconds: make.float(
+                "recheck_finished_timestamp_seconds",
+                "When all rows of spans had been read again last, in seconds since 1970; 0 if they never were.",
             ),
             unverifiable_spans: make.counters(
                 "unverifiable_spans_total",

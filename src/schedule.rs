@@ -90,8 +90,19 @@ pub struct SpanReport {
     pub took: Duration,
     /// Of a divergence: the evidence that was kept, or why none could be.
     pub evidence: Option<Result<Kept, EvidenceError>>,
+    /// The images that its items name.
+    pub images: NamedImages,
     /// Responses in its items that the items themselves contradict.
     pub contradictions: Contradictions,
+}
+
+/// The images that the proved items of a span name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NamedImages {
+    /// In its `load-snapshot`.
+    pub loads: Option<Hash256>,
+    /// In its `save-snapshot`.
+    pub saves: Option<Hash256>,
 }
 
 impl SpanReport {
@@ -310,6 +321,7 @@ pub fn run_span(
         image_bytes: None,
         took: Duration::ZERO,
         evidence: None,
+        images: NamedImages::default(),
         contradictions: Contradictions::default(),
     };
     let mut leaves = Handover::default();
@@ -352,6 +364,7 @@ fn verify(
         .map_err(|error| Verdict::Failed(Failure::System(format!("the responses could not be checked: {error}"))))?;
     let span = Span::new(&planned.row.id, planned.ends, &items, text.is_whole())?;
     report.ends = Some(span.ends);
+    report.images = NamedImages { loads: span.loads(), saves: span.saves };
 
     let own_image;
     let beginning = match span.loads() {

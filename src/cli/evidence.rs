@@ -168,6 +168,7 @@ fn report(case: &Case, worker: usize, judged: Judged, took: Duration) -> SpanRep
     let word = |text: &str, known: &[&'static str]| known.iter().find(|known| **known == text).copied();
     let first = judged.first();
     SpanReport {
+        images: crate::schedule::NamedImages::default(),
         contradictions: Contradictions::default(),
         id: case.id().clone(),
         name: facts.name.clone(),

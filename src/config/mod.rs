@@ -89,6 +89,8 @@ pub struct Watch {
     pub poll_interval: Duration,
     /// Whether file events are used.
     pub file_events: bool,
+    /// How many old rows are read again at each poll.
+    pub recheck_rows: u32,
     /// Where to begin.
     pub since: Since,
 }
@@ -266,6 +268,7 @@ impl Config {
             watch: Watch {
                 poll_interval: read.duration("watch.poll_interval", Duration::from_millis(100)..=HOUR),
                 file_events: read.boolean("watch.file_events"),
+                recheck_rows: read.number("watch.recheck_rows", 0..=1_000_000),
                 since: read.since("watch.since"),
             },
             schedule: Schedule {

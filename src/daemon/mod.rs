@@ -6,6 +6,7 @@
 //! that a kill at any moment costs nothing but the replays that were under way.
 
 mod job;
+mod links;
 mod look;
 mod outcome;
 mod replayer;

@@ -13,6 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::job::{Surroundings, is_still_there, prepare};
+use super::links;
 use super::look::Keeper;
 use super::outcome::{may_be_owed_to_vanishing, outcome};
 use super::shared::{Claim, Shared, WHAT_TO_DO};
@@ -33,7 +34,7 @@ const PAUSE_FOR_ALL: f64 = 15.0;
 /// How many spans of the history that follow one another are replayed in one go, image handed to image.
 const RUN_SPANS_MAX: usize = 16;
 /// How long to wait before something that failed is tried again: a verdict that could not be written, a node that is away.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// Starts the threads.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
@@ -145,6 +146,7 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut Span
     {
         return put_off(shared, &job, failure, true);
     }
+    links::weigh(shared, &job.row, report);
     report.conclude();
     let outcome = outcome(report, &job, &shared.programs[0].sha256);
     let is_first = loop {

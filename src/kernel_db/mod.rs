@@ -29,7 +29,7 @@ use crate::temp::{Purpose, TempDir};
 use access::Hold;
 pub use access::{Access, CommitMark};
 pub(crate) use access::{Fingerprint, beside};
-pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse};
+pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse, Reread, RowKey};
 pub use query::Reader;
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
 pub use vatstore::{VatstoreRow, VatstoreRows, VatstoreValue};

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::query::{Reader, bytes_of, position, signed, span_row};
 use super::rows::{SpanRow, VatOptions};
-use crate::transcript::{Position, SpanId, VatId};
+use crate::transcript::{Hash256, Position, SpanId, VatId};
 
 /// Which file a database is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,55 @@ pub struct ClosedSpans {
     pub unreadable: Vec<Position>,
     /// Set when there may be more than were asked for.
     pub is_cut: bool,
+}
+
+/// The key of a row of `transcriptSpans`: vat and start.
+pub type RowKey = (String, i64);
+
+/// A row of `transcriptSpans` that is read once more.
+#[derive(Debug, Clone)]
+pub struct Reread {
+    /// Its key.
+    pub key: RowKey,
+    /// The key as that of a span.
+    id: Option<(VatId, Position)>,
+    /// The row, if it can be read as a span.
+    pub row: Option<SpanRow>,
+    /// The hash in the row of `snapshots` at its end, if it is closed and there is one.
+    pub image: Option<Hash256>,
+}
+
+impl Reread {
+    /// A row that can be read.
+    #[must_use]
+    pub fn of(row: SpanRow, image: Option<Hash256>) -> Self {
+        let id = Some((row.id.vat.clone(), row.id.start));
+        Self { key: Self::key_of(&row.id), id, row: Some(row), image }
+    }
+
+    /// Vat and start, where the key is one of a span.
+    #[must_use]
+    pub fn id(&self) -> Option<(&VatId, Position)> {
+        self.id.as_ref().map(|(vat, start)| (vat, *start))
+    }
+
+    /// The key of a span's row.
+    #[must_use]
+    pub fn key_of(id: &SpanId) -> RowKey {
+        (id.vat.as_str().to_owned(), signed(id.start))
+    }
+
+    /// No row of a vat comes before this.
+    #[must_use]
+    pub fn before_the_first() -> RowKey {
+        ("v".to_owned(), -1)
+    }
+
+    /// No row of a vat comes after this.
+    #[must_use]
+    pub fn behind_the_last() -> RowKey {
+        ("w".to_owned(), -1)
+    }
 }
 
 /// What the node still has of a span.
@@ -177,6 +226,57 @@ impl Reader<'_> {
         )?;
         let row = statement.query_row(params![vat.as_str(), signed(start)], |row| Ok(span_row(row))).optional()?;
         Ok(row.flatten())
+    }
+
+    /// Some rows of spans behind a key, in the order of their index, at most `limit` of them. Those whose key is none that a
+    /// kernel writes are left out: they belong to no vat.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn reread(&self, after: &RowKey, limit: usize) -> rusqlite::Result<Vec<Reread>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans \
+             WHERE (vatID, startPos) > (?, ?) AND vatID < 'w' AND typeof(vatID) = 'text' AND vatID NOT GLOB '*[^v0-9]*' \
+             AND typeof(startPos) = 'integer' ORDER BY vatID, startPos LIMIT ?",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![after.0, after.1, limit])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let vat = bytes_of(row.get_ref(0)?).and_then(|id| VatId::parse(std::str::from_utf8(id).ok()?));
+            let id = vat.zip(position(row.get_ref(1)?));
+            let key = (row.get(0)?, row.get(1)?);
+            let row = span_row(row);
+            let image = match row.as_ref().filter(|row| !row.is_current) {
+                Some(row) => self.image_at_end(&row.id)?,
+                None => None,
+            };
+            found.push(Reread { key, id, row, image });
+        }
+        Ok(found)
+    }
+
+    /// The hash in the row of `snapshots` at the end of a span, if there is one.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn image_at_end(&self, span: &SpanId) -> rusqlite::Result<Option<Hash256>> {
+        let Some(at) = span.end.checked_sub(1) else { return Ok(None) };
+        let mut statement = self.db.prepare_cached("SELECT hash FROM snapshots WHERE vatID = ? AND snapPos = ?")?;
+        let hash = statement.query_row(params![span.vat.as_str(), signed(at)], |row| {
+            let text = bytes_of(row.get_ref(0)?).and_then(|text| std::str::from_utf8(text).ok());
+            Ok(text.and_then(Hash256::parse))
+        });
+        Ok(hash.optional()?.flatten())
+    }
+
+    /// Where the last span of a vat starts; `None` if none is there.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn last_start(&self, vat: &VatId) -> rusqlite::Result<Option<Position>> {
+        let mut statement = self.db.prepare_cached("SELECT max(startPos) FROM transcriptSpans WHERE vatID = ?")?;
+        statement.query_row([vat.as_str()], |row| Ok(position(row.get_ref(0)?)))
     }
 
     /// What there is of a closed span.

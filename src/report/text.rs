@@ -221,6 +221,7 @@ mod tests {
             image_bytes: None,
             took: Duration::from_millis(1_234),
             evidence: None,
+            images: crate::schedule::NamedImages::default(),
             contradictions: Contradictions::default(),
         }
     }

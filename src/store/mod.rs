@@ -9,6 +9,7 @@
 
 mod alarms;
 mod captures;
+mod memory;
 mod queue;
 mod verdicts;
 
@@ -23,6 +24,7 @@ use rusqlite::{Connection, OpenFlags, Row, Transaction};
 
 pub use alarms::{Acknowledged, Alarm, AlarmKind, Unacknowledged};
 pub use captures::{CaptureRow, CapturedItems};
+pub use memory::{Rechecked, SeenImage, SeenSpan};
 pub use queue::{Backlog, Job, KnownVat, New, NodeSeen, Noted, NotedSpan, NotedVat, Source};
 pub use verdicts::{Outcome, VerdictFilter, VerdictRow};
 
@@ -452,7 +454,7 @@ mod tests {
     fn with_spans(store: &Store, vat: &str, count: u64) -> Vec<SpanId> {
         let ids: Vec<SpanId> =
             (0..count).map(|n| SpanId { vat: VatId::new(vat), start: n * 10, end: n * 10 + 10 }).collect();
-        let closed = ids.iter().map(|id| NotedSpan { row: row(id), source: Source::Live }).collect();
+        let closed = ids.iter().map(|id| NotedSpan { row: row(id), source: Source::Live, image: None }).collect();
         let vat = KnownVat {
             vat: VatId::new(vat),
             cursor: count * 10,
@@ -465,7 +467,13 @@ mod tests {
             identity: Identity { device: 1, inode: 2 },
             pulse: Pulse { crank: Some(3), activity_hash: Some("a".to_owned()), height: None },
         };
-        let noted = Noted { node: node.clone(), vats: vec![NotedVat { vat, closed }], missed: 0, alarms: Vec::new() };
+        let noted = Noted {
+            node: node.clone(),
+            vats: vec![NotedVat { vat, closed, forget_from: None }],
+            missed: 0,
+            alarms: Vec::new(),
+            is_other: false,
+        };
         assert_eq!(store.note(&noted).expect("noted").spans, count);
         assert_eq!(store.note(&noted).expect("noted again").spans, 0, "what is there already stays as it is");
         assert_eq!(store.node().expect("read"), Some(node));

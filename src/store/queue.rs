@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::alarms::{Alarm, put_alarms};
-use super::{Store, StoreError, hash, now, signed, span_id, unsigned};
+use super::{Store, StoreError, hash, memory, now, signed, span_id, unsigned};
 use crate::kernel_db::{Identity, Pulse, SpanRow, VatOptions, WorkerType};
-use crate::transcript::{Position, SpanId, VatId};
+use crate::transcript::{Hash256, Position, SpanId, VatId};
 
 /// Where a span came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +62,8 @@ pub struct NotedVat {
     pub vat: KnownVat,
     /// The spans that closed.
     pub closed: Vec<NotedSpan>,
+    /// Set when its history became another one: what was seen of it from this position on is forgotten.
+    pub forget_from: Option<Position>,
 }
 
 /// A span that is to be replayed.
@@ -71,6 +73,8 @@ pub struct NotedSpan {
     pub row: SpanRow,
     /// Where it came from.
     pub source: Source,
+    /// The hash in the row of `snapshots` at its end, if there is one.
+    pub image: Option<Hash256>,
 }
 
 /// What a look saw, to be written at once.
@@ -84,6 +88,8 @@ pub struct Noted {
     pub missed: u64,
     /// What is wrong with rows.
     pub alarms: Vec<Alarm>,
+    /// Set when the database is another one, or an earlier state of it: all that was seen of its rows is forgotten.
+    pub is_other: bool,
 }
 
 /// What was new to the store.
@@ -189,8 +195,14 @@ impl Store {
                 pulse.height.map(u64::cast_signed)
             ])?;
             let mut new = New { spans: 0, alarms: put_alarms(db, &noted.alarms)? };
-            for NotedVat { vat, closed } in &noted.vats {
+            if noted.is_other {
+                memory::forget(db, None)?;
+            }
+            for NotedVat { vat, closed, forget_from } in &noted.vats {
                 put_vat(db, vat)?;
+                if let Some(from) = forget_from {
+                    memory::forget(db, Some((&vat.vat, *from)))?;
+                }
                 for span in closed {
                     new.spans += put_span(db, span)?;
                 }
@@ -345,7 +357,8 @@ fn put_vat(db: &Transaction<'_>, vat: &KnownVat) -> rusqlite::Result<()> {
 
 /// A span that is there already, due or judged, stays as it is: the hash says that it is the same. Only one whose row had
 /// vanished before it could be replayed is due anew when it is back.
-fn put_span(db: &Transaction<'_>, NotedSpan { row, source }: &NotedSpan) -> rusqlite::Result<u64> {
+fn put_span(db: &Transaction<'_>, NotedSpan { row, source, image }: &NotedSpan) -> rusqlite::Result<u64> {
+    memory::learn(db, row, *image)?;
     let added = db
         .prepare_cached(
             "INSERT INTO spans (vat, start, end, hash, incarnation, source, noticed_at) VALUES (?, ?, ?, ?, ?, ?, ?) \

@@ -44,10 +44,10 @@ CREATE TABLE seen_images (
   PRIMARY KEY (vat, position)
 ) WITHOUT ROWID;
 
--- How far the rows are read again: the key of the last one, of whatever type it is, and when the round began.
+-- How far the rows were read again: the key of the last one, NULL before the first, and when the round began.
 CREATE TABLE recheck (
   id INTEGER PRIMARY KEY CHECK (id = 1),
-  vat,
-  start,
+  vat TEXT,
+  start INTEGER,
   began_at REAL NOT NULL
 );

@@ -182,6 +182,23 @@ impl Daemon {
         }
     }
 
+    /// Waits until all old rows have been read again twice, so that each was read at least once since now.
+    pub fn wait_for_rechecks(&self) {
+        let finished = |daemon: &Self| daemon.metric("spanwatch_recheck_finished_timestamp_seconds");
+        for _ in 0..2 {
+            let before = finished(self);
+            self.wait_for("old rows to be read again", |daemon| finished(daemon) > before);
+        }
+    }
+
+    /// Asserts that nothing alarms about the node's rows, now that all of them have been read again.
+    pub fn assert_rows_unsuspected(&self) {
+        self.wait_for_rechecks();
+        let metrics = self.metrics();
+        let found = (metrics["spanwatch_changed_rows"], metrics["spanwatch_damaged_spans"]);
+        assert_eq!(found, (0.0, 0.0), "{}", self.get("/api/v1/alarms").1);
+    }
+
     /// Waits until all of so many spans have a verdict.
     pub fn wait_for_spans(&self, count: u64) {
         self.wait_for(&format!("{count} verdicts"), |daemon| {

@@ -211,6 +211,7 @@ fn a_database_that_moves_backwards_is_noticed_and_verified_anew_where_it_differs
         // v1's second span came out the same, so its verdict stands; v2's did not.
         let of = |vat: &str| rows.iter().filter(|row| row["vat"] == vat).map(bounds).collect::<Vec<_>>();
         assert_eq!((of("v1"), of("v2")), (vec![(0, 6), (6, 11)], vec![(0, 6), (0, 7)]));
+        daemon.assert_rows_unsuspected();
         assert_eq!(daemon.metric("spanwatch_missed_spans_total"), 0.0);
     }
 }
@@ -252,6 +253,7 @@ fn another_history_behind_the_cursor_is_noticed() {
     assert_eq!(rows.iter().map(bounds).collect::<Vec<_>>(), [(0, 6), (6, 11), (6, 12), (12, 17)], "{}", daemon.said());
     assert!(rows.iter().all(|row| row["verdict"] == "verified"), "{rows:?}");
     assert_eq!(daemon.logged("its history is another one").len(), 1);
+    daemon.assert_rows_unsuspected();
 }
 
 #[test]
@@ -286,6 +288,7 @@ fn another_file_in_the_place_of_the_database_is_noticed() {
     bench.span(&daemon, "v1", &mut height);
     daemon.wait_for_spans(3);
     assert_eq!(daemon.spans("verified"), 3);
+    daemon.assert_rows_unsuspected();
 }
 
 #[test]
@@ -400,6 +403,7 @@ fn killed_again_and_again_it_gives_every_span_one_verdict() {
         names.dedup();
         assert_eq!(names.len() as u64, spans);
         assert_eq!(daemon.spans("verified"), spans);
+        daemon.assert_rows_unsuspected();
         assert_eq!(daemon.stop(), Some(0));
         let db = Connection::open(setup.state.join("spanwatch.sqlite")).expect("open");
         let verdict: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a check");

@@ -18,6 +18,7 @@
 //! | `export` | tools of others run what is exported | `replay.js` of the real package |
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
 //! | `own` | what spanwatch writes is its own: permissions, owners, links, temporary directories | the daemon and the commands |
+//! | `rows` | old rows that change, and breaks in histories, raise an alarm of their own; what a node does never raises one | a stand-in for a node, the lab's databases, a live kernel |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
 #![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
@@ -41,6 +42,7 @@ mod limits;
 mod mutations;
 mod own;
 mod report;
+mod rows;
 mod run;
 mod sandbox;
 mod special_files;

@@ -309,6 +309,30 @@ impl Node {
         self.vats.remove(vat);
     }
 
+    /// Puts another image in the place of the one that the vat's open span starts from, with all hashes that speak of it, and
+    /// goes on from there: only what somebody remembers of the span before can tell.
+    pub fn swap_image(&mut self, vat: &str) {
+        let of = self.vats.get_mut(vat).expect("a vat");
+        assert_eq!(of.items.len(), 1, "the span has gone on already");
+        let before = hex(of.heap.image().as_bytes());
+        of.heap.take(b"another past");
+        let (image, position) = (of.heap.image(), of.start - 1);
+        let hash = hex(image.as_bytes());
+        of.items[0] = of.items[0].replace(&before, &hash);
+        let (item, start, span) = (of.items[0].clone(), of.start, span_hash(of.items.iter().cloned()));
+        let compressed = gzip(image.as_bytes());
+        for (sql, values) in [
+            ("UPDATE transcriptItems SET item = ?1 WHERE vatID = ?2 AND position = ?3", params![item, vat, start]),
+            ("UPDATE transcriptSpans SET hash = ?1 WHERE vatID = ?2 AND startPos = ?3", params![span, vat, start]),
+            (
+                "UPDATE snapshots SET hash = ?1, compressedSnapshot = ?4 WHERE vatID = ?2 AND snapPos = ?3",
+                params![hash, vat, position, compressed],
+            ),
+        ] {
+            assert_eq!(self.db.execute(sql, values).expect("write"), 1, "{sql}");
+        }
+    }
+
     /// Deletes the rows of a vat that was terminated.
     pub fn clean_up(&self, vat: &str) {
         for table in ["snapshots", "transcriptItems", "transcriptSpans"] {

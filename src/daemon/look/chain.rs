@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::VatNews;
+use super::recheck::{Trust, changed};
 use crate::kernel_db::SpanRow;
 use crate::store::{Alarm, AlarmKind};
 use crate::transcript::{Position, SpanId, VatId};
@@ -40,8 +41,9 @@ pub(super) fn seam(before: &SpanRow, next: &SpanRow) -> Option<Alarm> {
     Some(broken(&next.id.vat, end.min(start), was, explanation))
 }
 
-/// Breaks among the spans of a vat that are new, which follow one that ended at `cursor`.
-pub(super) fn new_breaks(news: &VatNews, cursor: Position) -> Vec<Alarm> {
+/// Breaks among the spans of a vat that are new, which follow one that ended at `cursor`. Where the database may have been
+/// restored, nobody knows whether the last one is still there.
+pub(super) fn new_breaks(news: &VatNews, cursor: Position, trust: Trust) -> Vec<Alarm> {
     let vat = &news.vat;
     let mut alarms: Vec<Alarm> = news.closed.unreadable.iter().map(|start| unreadable(vat, *start)).collect();
     if !alarms.is_empty() {
@@ -50,7 +52,7 @@ pub(super) fn new_breaks(news: &VatNews, cursor: Position) -> Vec<Alarm> {
     }
     let next = if news.closed.is_cut { None } else { news.current.as_ref() };
     let rows: Vec<&SpanRow> = news.closed.rows.iter().chain(next).collect();
-    if let Some(first) = rows.first().filter(|first| first.id.start != cursor) {
+    if let Some(first) = rows.first().filter(|first| trust.0 && first.id.start != cursor) {
         let start = first.id.start;
         let what = if first.is_current { "the open span" } else { "the next span" };
         let explanation = format!("the last span that was seen ended at {cursor}, and {what} starts at {start}");
@@ -58,6 +60,23 @@ pub(super) fn new_breaks(news: &VatNews, cursor: Position) -> Vec<Alarm> {
     }
     alarms.extend(rows.windows(2).filter_map(|pair| seam(pair[0], pair[1])));
     alarms
+}
+
+/// An open span that has lost something: it only grows until it closes.
+pub(super) fn rewound(before: &SpanRow, now: Option<&SpanRow>) -> Option<Alarm> {
+    let now = now.filter(|now| now.id.start == before.id.start)?;
+    let (was, is) = (before.id.end, now.id.end);
+    let what = if is < was {
+        format!("ended at {was}, and ends at {is} now")
+    } else if now.incarnation != before.incarnation {
+        format!("was of incarnation {}, and is of {} now", before.incarnation, now.incarnation)
+    } else if is == was && now.hash != before.hash {
+        format!("ended at {was}, as it does now, and has another hash")
+    } else {
+        return None;
+    };
+    let explanation = format!("the open span that starts at {} {what}", before.id.start);
+    Some(changed(before, "row_changed", explanation))
 }
 
 /// What is wrong with the open span of a vat.

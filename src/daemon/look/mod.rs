@@ -7,6 +7,7 @@
 mod chain;
 mod copy;
 mod node;
+mod recheck;
 mod retention;
 
 use std::cell::Cell;
@@ -23,7 +24,8 @@ use crate::kernel_db::{
 };
 use crate::metrics::observe;
 use crate::store::{Alarm, CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError};
-use crate::transcript::{Position, VatId};
+use crate::transcript::{Hash256, Position, VatId};
+use recheck::{Batch, Round, Trust};
 pub use retention::{Keeper, Retention};
 
 /// No more closed spans of one vat are noted in one look.
@@ -68,6 +70,14 @@ pub(super) struct Looker<'a> {
     items_refused: HashMap<VatId, Instant>,
     /// Of each vat the first and the last span that were noted live: what a database that moved backwards is compared with.
     noted: HashMap<VatId, (Position, SpanRow)>,
+    /// Of each vat the last closed span that was seen, noted or not.
+    tails: HashMap<VatId, SpanRow>,
+    /// The open spans as they were at the last full look.
+    heads: HashMap<VatId, SpanRow>,
+    /// When the database was read last.
+    last_read: Option<Instant>,
+    /// How far its old rows were read again.
+    round: Round,
     /// Set while something is left over from the last look.
     is_unfinished: bool,
     /// As it was before the last look.
@@ -82,6 +92,10 @@ struct News {
     /// `None` if the pulse is as it was.
     vats: Option<Vec<VatNews>>,
     static_names: Vec<(String, VatId)>,
+    /// Whether rows that differ from what they were have been changed where they are.
+    trust: Trust,
+    /// Some old rows. The inner error is the store's.
+    again: Option<Result<Batch, StoreError>>,
     /// The vats that the kernel's lists say are alive, where they can be read.
     living: Option<BTreeSet<VatId>>,
 }
@@ -98,6 +112,12 @@ struct VatNews {
     closed: ClosedSpans,
     /// Set when these are the spans of a history that is not the one that was noted.
     is_rewritten: bool,
+    /// Set when its last rows are others than were seen, and it may have been restored: its rows, newest first.
+    others: Option<ClosedSpans>,
+    /// Set when the row of the last span that was seen is not what it was, and was not restored.
+    edited: Option<Alarm>,
+    /// The hashes in the rows of `snapshots` at the ends of those that closed, by position.
+    images: HashMap<Position, Hash256>,
     /// What there is of the last one that closed.
     kept: Option<Kept>,
     /// Set at the first sight of a vat.
@@ -118,6 +138,7 @@ enum Telling {
     Terminated(VatId, Option<String>),
     Gone(VatId, Position),
     Rewritten(VatId, usize),
+    Restored(VatId, Position),
 }
 
 impl<'a> Looker<'a> {
@@ -131,6 +152,10 @@ impl<'a> Looker<'a> {
             images_refused: HashMap::new(),
             items_refused: HashMap::new(),
             noted: HashMap::new(),
+            tails: HashMap::new(),
+            heads: HashMap::new(),
+            last_read: None,
+            round: Round::default(),
             is_unfinished: true,
             commit_mark: None,
             is_retention_told: false,
@@ -156,7 +181,7 @@ impl<'a> Looker<'a> {
             }
         }
         self.is_unfinished = true;
-        Ok(())
+        self.recall_memory()
     }
 
     /// Whether there may have been a commit since the last look. Costs next to nothing.
@@ -169,7 +194,7 @@ impl<'a> Looker<'a> {
     pub(super) fn look(&mut self, source: LookSource) -> Found {
         // Taken before: what is committed while we read is looked at again.
         self.commit_mark = self.shared.db.commit_mark();
-        let found = match self.try_look() {
+        let found = match self.try_look(source) {
             Ok(found) => found,
             Err(LookError::Database(error)) => {
                 self.unreadable(&error);
@@ -189,21 +214,22 @@ impl<'a> Looker<'a> {
         found
     }
 
-    fn try_look(&mut self) -> Result<Found, LookError> {
+    fn try_look(&mut self, source: LookSource) -> Result<Found, LookError> {
         let identity = self.shared.db.identity()?;
         let began = Instant::now();
-        let news = self.shared.db.read(|reader| self.read(reader, identity))?;
+        let mut news = self.shared.db.read(|reader| self.read(reader, identity, source))?;
         observe(&self.shared.metrics.read_transaction_seconds, began.elapsed());
         self.readable(&news);
-        let Some(vats) = news.vats else {
+        self.last_read = Some(Instant::now());
+        let again = news.again.take().transpose()?;
+        let Some(vats) = news.vats.take() else {
+            again.map_or(Ok(()), |batch| self.recheck(batch))?;
             return Ok(Found::default());
         };
         let change = self.compare_with_last(identity, &news.pulse);
         self.learn_retention(&vats);
         self.distrust(change.is_some(), &vats)?;
-        let living = news.living.as_ref();
-        let (noted, tellings) =
-            self.noted(identity, &news.pulse, &news.static_names, &vats, living, change.is_some())?;
+        let (noted, tellings) = self.noted(identity, &news, &vats, change.is_some())?;
         let new = self.shared.store.note(&noted)?;
         // Whatever fails from here on is made up for at the next look.
         self.is_unfinished = true;
@@ -216,7 +242,17 @@ impl<'a> Looker<'a> {
         }
         self.seen = Some(noted.node);
         self.shared.metrics.missed_spans.inc_by(noted.missed);
-        for NotedVat { vat, closed } in noted.vats {
+        if noted.is_other {
+            self.forget_memory();
+        }
+        self.heads = vats.iter().filter_map(|news| Some((news.vat.clone(), news.current.clone()?))).collect();
+        for NotedVat { vat, closed, forget_from } in noted.vats {
+            if forget_from.is_some() {
+                self.tails.remove(&vat.vat);
+            }
+            if let Some(last) = closed.last() {
+                self.tails.insert(vat.vat.clone(), last.row.clone());
+            }
             if let Some((first, last)) = closed.first().zip(closed.last()) {
                 let noted = self.noted.entry(vat.vat.clone());
                 noted.or_insert_with(|| (first.row.id.start, last.row.clone())).1 = last.row.clone();
@@ -227,6 +263,9 @@ impl<'a> Looker<'a> {
         self.shared.tell_alarms(&new.alarms);
         if new.spans > 0 {
             self.shared.wake_workers();
+        }
+        if let Some(batch) = again {
+            self.recheck(batch)?;
         }
         // What was dropped for want of trust is copied anew.
         let mut is_unfinished = change.is_some() || vats.iter().any(|news| news.closed.is_cut || news.is_rewritten);
@@ -241,13 +280,16 @@ impl<'a> Looker<'a> {
     }
 
     /// Everything that is read of the database in one look.
-    fn read(&self, reader: &Reader<'_>, identity: Identity) -> rusqlite::Result<News> {
+    fn read(&self, reader: &Reader<'_>, identity: Identity, source: LookSource) -> rusqlite::Result<News> {
         let pulse = reader.pulse()?;
         let access = reader.access();
         let is_same_file = self.seen.as_ref().is_some_and(|seen| seen.identity == identity);
         let is_same = is_same_file && self.seen.as_ref().is_some_and(|seen| seen.pulse == pulse);
+        let trust = self.trust(is_same, self.compare_with_last(identity, &pulse).is_some());
+        let is_due = trust.0 && source == LookSource::Poll && self.is_recheck_due();
+        let again = if is_due { Some(self.read_again(reader)?) } else { None };
         if is_same && !self.is_unfinished {
-            return Ok(News { access, pulse, vats: None, static_names: Vec::new(), living: None });
+            return Ok(News { access, pulse, vats: None, static_names: Vec::new(), trust, again, living: None });
         }
         let mut heads = reader.heads()?;
         let doubled: HashSet<VatId> =
@@ -262,11 +304,11 @@ impl<'a> Looker<'a> {
             .into_iter()
             .map(|head| {
                 let is_doubled = doubled.contains(&head.vat);
-                Ok(VatNews { is_doubled, ..self.read_vat(reader, head, has_past, &budget)? })
+                Ok(VatNews { is_doubled, ..self.read_vat(reader, head, has_past, trust, &budget)? })
             })
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let living = reader.living_vats()?;
-        Ok(News { access, pulse, vats: Some(vats), static_names, living })
+        Ok(News { access, pulse, vats: Some(vats), static_names, trust, again, living })
     }
 
     fn read_vat(
@@ -274,6 +316,7 @@ impl<'a> Looker<'a> {
         reader: &Reader<'_>,
         head: Head,
         has_past: bool,
+        trust: Trust,
         budget: &Cell<usize>,
     ) -> rusqlite::Result<VatNews> {
         let mut news = VatNews {
@@ -283,6 +326,9 @@ impl<'a> Looker<'a> {
             last_start: head.last_start,
             closed: ClosedSpans::default(),
             is_rewritten: false,
+            others: None,
+            edited: None,
+            images: HashMap::new(),
             kept: None,
             options: None,
             last_closed: None,
@@ -310,11 +356,27 @@ impl<'a> Looker<'a> {
             && (to < from || !news.closed.rows.is_empty())
         {
             let now = reader.span_at(&vat, last.id.start)?;
-            if now.is_none_or(|now| now.id != last.id || now.hash != last.hash) {
+            let is_seen = self.tails.get(&vat).is_some_and(|tail| tail.id == last.id && tail.hash == last.hash);
+            let is_other = now.as_ref().is_none_or(|now| now.id != last.id || now.hash != last.hash);
+            if is_other && trust.0 && is_seen {
+                // One that is gone is found when the rows are read again.
+                news.edited = now.and_then(|now| recheck::changed_row(last, Some(&now)));
+            } else if is_other {
                 // What was noted last is not there any more: somewhere before it the history became another one.
                 news.is_rewritten = true;
                 news.closed = reader.closed_spans_backwards(&vat, *first, to, REWRITTEN_SPANS_MAX)?;
                 news.closed.rows.reverse();
+            }
+        }
+        if let Some(tail) = self.tails.get(&vat).filter(|_| !trust.0) {
+            let now = reader.span_at(&vat, tail.id.start)?;
+            if now.is_none_or(|now| now.id != tail.id || now.hash != tail.hash) {
+                news.others = Some(reader.closed_spans_backwards(&vat, 0, to, REWRITTEN_SPANS_MAX)?);
+            }
+        }
+        for row in &news.closed.rows {
+            if let Some((image, end)) = reader.image_at_end(&row.id)?.zip(row.id.end.checked_sub(1)) {
+                news.images.insert(end, image);
             }
         }
         if let Some(last) = news.closed.rows.last().or(news.last_closed.as_ref()) {
@@ -366,12 +428,12 @@ impl<'a> Looker<'a> {
     fn noted(
         &self,
         identity: Identity,
-        pulse: &Pulse,
-        static_names: &[(String, VatId)],
+        of: &News,
         vats: &[VatNews],
-        living: Option<&BTreeSet<VatId>>,
         is_other: bool,
     ) -> Result<(Noted, Vec<Telling>), StoreError> {
+        let News { pulse, static_names, trust, .. } = of;
+        let living = of.living.as_ref();
         let mut tellings = Vec::new();
         let mut alarms = living.map_or_else(Vec::new, |living| chain::without_rows(vats, living));
         let is_alive = |vat: &VatId| living.is_some_and(|living| living.contains(vat));
@@ -405,7 +467,18 @@ impl<'a> Looker<'a> {
                     tellings.push(Telling::Rewritten(vat.clone(), closed.len()));
                 }
             } else if !is_other {
-                alarms.extend(chain::new_breaks(news, now.cursor));
+                alarms.extend(chain::new_breaks(news, now.cursor, *trust));
+            }
+            alarms.extend(news.edited.clone());
+            if let Some(before) = self.heads.get(vat).filter(|_| trust.0) {
+                alarms.extend(chain::rewound(before, news.current.as_ref()));
+            }
+            let forget_from = match &news.others {
+                Some(others) if !is_other => Some(self.known_to(others)?),
+                _ => None,
+            };
+            if let Some(from) = forget_from.filter(|_| !news.is_rewritten) {
+                tellings.push(Telling::Restored(vat.clone(), from));
             }
             if let Some(last) = closed.last() {
                 now.cursor = last.id.end;
@@ -435,9 +508,10 @@ impl<'a> Looker<'a> {
             }
             let is_same =
                 known.is_some_and(|known| known.cursor == now.cursor && known.is_terminated == now.is_terminated);
-            if !is_same || !closed.is_empty() {
-                let closed = closed.into_iter().map(|row| NotedSpan { row, source: Source::Live }).collect();
-                noted.push(NotedVat { vat: now, closed });
+            if !is_same || !closed.is_empty() || forget_from.is_some() {
+                let image = |row: &SpanRow| news.images.get(&row.id.end.checked_sub(1)?).copied();
+                let span = |row: SpanRow| NotedSpan { image: image(&row), row, source: Source::Live };
+                noted.push(NotedVat { vat: now, closed: closed.into_iter().map(span).collect(), forget_from });
             }
         }
         for known in self.vanished(vats).into_iter().filter(|known| is_other || !is_alive(&known.vat)) {
@@ -449,10 +523,22 @@ impl<'a> Looker<'a> {
                     tellings.push(Telling::Gone(known.vat.clone(), known.cursor));
                 }
             }
-            noted.push(NotedVat { vat: KnownVat { is_terminated: true, ..known.clone() }, closed: Vec::new() });
+            let vat = KnownVat { is_terminated: true, ..known.clone() };
+            noted.push(NotedVat { vat, closed: Vec::new(), forget_from: None });
         }
         let path = self.shared.db.path().display().to_string();
-        Ok((Noted { node: NodeSeen { path, identity, pulse: pulse.clone() }, vats: noted, missed, alarms }, tellings))
+        let node = NodeSeen { path, identity, pulse: pulse.clone() };
+        Ok((Noted { node, vats: noted, missed, alarms, is_other }, tellings))
+    }
+
+    /// Up to where the rows of a vat are still those that were seen.
+    fn known_to(&self, newest_first: &ClosedSpans) -> Result<Position, StoreError> {
+        for row in &newest_first.rows {
+            if self.shared.store.is_seen(row)? {
+                return Ok(row.id.end);
+            }
+        }
+        Ok(0)
     }
 
     /// Vats of which no row is left although their last span was still open when we looked last.
@@ -470,6 +556,10 @@ impl<'a> Looker<'a> {
             Telling::Gone(vat, position) => tracing::warn!(
                 %vat,
                 "the vat was terminated and its rows were deleted between two looks: what it did from position {position} on was not verified"
+            ),
+            Telling::Restored(vat, from) => tracing::warn!(
+                %vat,
+                "its newest rows are others than were seen: the database was restored while nobody looked, or edited; rows from position {from} on are learned anew"
             ),
             Telling::Rewritten(vat, count) => {
                 tracing::warn!(%vat, "its history is another one than was noted: {count} of its spans are new");
@@ -491,7 +581,7 @@ impl<'a> Looker<'a> {
             return Ok(History::Waiting);
         }
         let (from, to) = vat.history;
-        let (spans, is_backwards) = self.shared.db.read(|reader| {
+        let (spans, images, is_backwards) = self.shared.db.read(|reader| {
             let spans = reader.closed_spans_backwards(&vat.vat, from, to, HISTORY_SPANS)?;
             // What the node does now says nothing of what it kept then.
             let has_image = match spans.rows.last().and_then(|row| row.id.start.checked_sub(1)) {
@@ -501,10 +591,9 @@ impl<'a> Looker<'a> {
                 }
                 None => true,
             };
-            match has_image {
-                true => Ok((spans, true)),
-                false => Ok((reader.closed_spans(&vat.vat, from, to, HISTORY_SPANS)?, false)),
-            }
+            let spans = if has_image { spans } else { reader.closed_spans(&vat.vat, from, to, HISTORY_SPANS)? };
+            let images = spans.rows.iter().map(|row| reader.image_at_end(&row.id)).collect::<Result<Vec<_>, _>>()?;
+            Ok((spans, images, has_image))
         })?;
         let history = match spans.rows.last() {
             Some(last) if spans.is_cut && is_backwards => (from, last.id.start),
@@ -512,10 +601,12 @@ impl<'a> Looker<'a> {
             _ => (0, 0),
         };
         let alarms: Vec<Alarm> = spans.unreadable.iter().map(|start| chain::unreadable(&vat.vat, *start)).collect();
-        let closed = spans.rows.into_iter().map(|row| NotedSpan { row, source: Source::History }).collect();
+        let span = |(row, image)| NotedSpan { row, source: Source::History, image };
+        let closed = spans.rows.into_iter().zip(images).map(span).collect();
         let vat = KnownVat { history, ..vat };
         let Some(node) = self.seen.clone() else { return Ok(History::None) };
-        let noted = Noted { node, vats: vec![NotedVat { vat: vat.clone(), closed }], missed: 0, alarms };
+        let of_vat = NotedVat { vat: vat.clone(), closed, forget_from: None };
+        let noted = Noted { node, vats: vec![of_vat], missed: 0, alarms, is_other: false };
         let new = self.shared.store.note(&noted)?;
         self.shared.tell_alarms(&new.alarms);
         if new.spans > 0 {
