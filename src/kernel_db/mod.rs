@@ -438,6 +438,60 @@ mod tests {
         db.prepare("SELECT x FROM t").expect("the table is there");
     }
 
+    /// What a look reads depends on the number of vats and of the rows that are read again, not on how many there are.
+    #[test]
+    fn a_look_costs_the_same_however_long_the_history_is() {
+        const VATS: u64 = 20;
+        let dir = tempfile::tempdir().expect("a directory");
+        let database = |spans: u64| {
+            let path = dir.path().join(format!("{spans}.sqlite"));
+            let mut writer = Connection::open(&path).expect("create");
+            writer
+                .execute_batch(
+                    "CREATE TABLE transcriptSpans (vatID TEXT, startPos INTEGER, endPos INTEGER, hash TEXT, isCurrent INTEGER, \
+                     incarnation INTEGER, PRIMARY KEY (vatID, startPos), UNIQUE (vatID, isCurrent)); \
+                     CREATE TABLE snapshots (vatID TEXT, snapPos INTEGER, hash TEXT, PRIMARY KEY (vatID, snapPos)); \
+                     CREATE TABLE kvStore (key TEXT, value TEXT, PRIMARY KEY (key)); \
+                     INSERT INTO kvStore VALUES ('vat.dynamicIDs', '[\"v1\"]')",
+                )
+                .expect("a schema");
+            let transaction = writer.transaction().expect("begin");
+            for vat in 1..=VATS {
+                for at in 0..spans {
+                    let current = (at + 1 == spans).then_some(1);
+                    let values =
+                        params![format!("v{vat}"), at as i64 * 10, at as i64 * 10 + 10, "7".repeat(64), current];
+                    transaction
+                        .execute("INSERT INTO transcriptSpans VALUES (?, ?, ?, ?, ?, 0)", values)
+                        .expect("write");
+                    let values = params![format!("v{vat}"), at as i64 * 10 + 9, "7".repeat(64)];
+                    transaction.execute("INSERT INTO snapshots VALUES (?, ?, ?)", values).expect("write");
+                }
+            }
+            transaction.commit().expect("commit");
+            path
+        };
+        let bytes_read = |path: &Path| {
+            let read = || {
+                let io = std::fs::read_to_string("/proc/thread-self/io").expect("read");
+                let bytes = io.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("what was read");
+                bytes.parse::<usize>().expect("a number")
+            };
+            let before = read();
+            let db = Connection::open(path).expect("open");
+            let reader = Reader::new(&db, Access::Live);
+            assert_eq!(reader.heads().expect("heads").len() as u64, VATS);
+            assert_eq!(reader.living_vats().expect("lists").map(|living| living.len()), Some(1));
+            let again = reader.reread(&("v1".to_owned(), 1_000), 100).expect("rows");
+            assert!(again.len() == 100 && again.iter().all(|row| row.row.is_some()));
+            assert!(reader.last_start(&crate::transcript::VatId::new("v1")).expect("a row") > Some(1_000));
+            read() - before
+        };
+        let (short, long) = (bytes_read(&database(250)), bytes_read(&database(5_000)));
+        println!("{short} bytes with 250 spans a vat, {long} with 5000");
+        assert!(long < short * 2, "{short} bytes with 250 spans a vat, {long} with 5000");
+    }
+
     /// SQLite follows a large value to its end where only its presence is asked for in another way.
     #[test]
     fn a_look_at_the_rows_does_not_read_images() {

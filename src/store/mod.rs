@@ -444,6 +444,104 @@ mod tests {
         assert!(matches!(Store::open_beside_the_daemon(dir.path()), Err(StoreError::TooNew { found: 99, .. })));
     }
 
+    /// What the first version wrote is there after a migration: what is due, captures, acknowledgements. Damage that was found
+    /// then and told to nobody alarms now.
+    #[test]
+    fn a_store_of_the_first_version_is_migrated() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(FILE_NAME);
+        #[expect(clippy::disallowed_methods, reason = "the store is one of the test's own")]
+        let db = Connection::open(&path).expect("create");
+        db.execute_batch(MIGRATIONS[0]).expect("the first schema");
+        db.execute_batch(
+            "PRAGMA user_version = 1;
+             INSERT INTO vats VALUES ('v1', 30, 0, 'one', 'xsnap', 0, 0, 0, 0);
+             INSERT INTO spans (vat, start, end, hash, incarnation, source, noticed_at) VALUES ('v1', 0, 10, 'aa', 0, 'live', 1);
+             INSERT INTO spans (vat, start, end, hash, incarnation, source, noticed_at, verdict, finished_at, acknowledged_at, note)
+               VALUES ('v1', 10, 20, 'bb', 0, 'live', 1, 'diverged', 2, 3, 'known');
+             INSERT INTO spans (vat, start, end, hash, incarnation, source, noticed_at, verdict, reason, finished_at)
+               VALUES ('v1', 20, 30, 'cc', 0, 'live', 1, 'unverifiable', 'span_hash_mismatch', 2),
+                      ('v1', 30, 40, 'dd', 0, 'live', 1, 'unverifiable', 'items_pruned', 2);
+             INSERT INTO captures VALUES ('v1', 0, 1, 'ee', 3, 1, 0);
+             INSERT INTO captured_items VALUES ('v1', 0, 0, x'616263');",
+        )
+        .expect("rows of then");
+        db.close().expect("close");
+        // Also by a command that finds no daemon running.
+        let store = Store::open_beside_the_daemon(dir.path()).expect("migrated");
+        let left = store.unacknowledged().expect("read");
+        assert_eq!(left, Unacknowledged { damaged: 1, ..Unacknowledged::default() });
+        assert_eq!(
+            (store.backlog().expect("read").live, store.captured_to(&VatId::new("v1"), 0).expect("read")),
+            (1, Some(1))
+        );
+        let mut rows = Vec::new();
+        store
+            .verdicts(&VerdictFilter { is_alarm: true, ..VerdictFilter::default() }, |row| rows.push(row))
+            .expect("read");
+        let told: Vec<_> =
+            rows.iter().map(|row| (row.start, row.damage, row.acknowledged, row.note.as_deref())).collect();
+        assert_eq!(told, [(20, true, Some(false), None), (10, false, Some(true), Some("known"))]);
+        assert!(store.seen_last().expect("read").is_empty(), "rows of then may be of a history that was rolled back");
+        drop(store);
+        Store::open(dir.path()).expect("once is enough");
+    }
+
+    #[test]
+    fn a_store_that_an_older_daemon_uses_is_left_to_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).expect("a new store");
+        store.write("pretend", |db| db.pragma_update(None, "user_version", 1)).expect("written");
+        let refused = Store::open_beside_the_daemon(dir.path());
+        assert!(matches!(refused, Err(StoreError::OlderDaemon { found: 1, .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn an_alarm_is_raised_once_and_there_are_not_too_many() {
+        let (_dir, store) = store();
+        let alarm = |number: u64| Alarm {
+            kind: AlarmKind::Changed,
+            id: SpanId { vat: VatId::new("v1"), start: number, end: number + 1 },
+            incarnation: 0,
+            reason: "row_changed",
+            explanation: "it changed".to_owned(),
+        };
+        assert_eq!(store.raise(&[alarm(1), alarm(2)]).expect("written").len(), 2);
+        assert_eq!(store.raise(&[alarm(1), alarm(3)]).expect("written").len(), 1, "the first is known");
+        let id = &store.raise(&[alarm(4)]).expect("written")[0].0;
+        assert_eq!(store.acknowledge(id, None).expect("written"), Acknowledged::Now);
+        assert_eq!(store.acknowledge(id, None).expect("written"), Acknowledged::Before);
+        assert_eq!(store.acknowledge("v1.4-changed-9", None).expect("read"), Acknowledged::Unknown);
+        assert!(store.raise(&[alarm(4)]).expect("written").is_empty(), "neither is one that was acknowledged");
+        let many: Vec<Alarm> = (100..20_000).map(alarm).collect();
+        store.raise(&many).expect("written");
+        assert_eq!(store.unacknowledged().expect("read").changed, 10_000);
+        assert_eq!(store.acknowledge_all(AlarmKind::Changed, Some("v1"), None).expect("written"), 10_000);
+        assert_eq!(store.unacknowledged().expect("read").total(), 0);
+    }
+
+    /// What is remembered of rows is a fraction of what is remembered of verdicts.
+    #[test]
+    fn a_row_that_is_remembered_takes_less_than_200_bytes() {
+        const ROWS: u64 = 20_000;
+        let (_dir, store) = store();
+        let size = |store: &Store| {
+            let count = |pragma: &str| store.with("measure", |db| db.query_row(pragma, [], |row| unsigned(row, 0)));
+            count("PRAGMA page_count").expect("pages") * count("PRAGMA page_size").expect("a size")
+        };
+        let before = size(&store);
+        let learned = (0..ROWS).map(|n| {
+            let id = SpanId { vat: VatId::new("v1234"), start: 21_000_000 + n * 200, end: 21_000_200 + n * 200 };
+            let image = Some(SeenImage { hash: crate::transcript::sha256(&n.to_le_bytes()), in_row: true });
+            SeenSpan { row: row(&id), image }
+        });
+        let done = Rechecked { learned: learned.collect(), ..Rechecked::default() };
+        store.recheck(&done, 1.0).expect("written");
+        let bytes = (size(&store) - before) / ROWS;
+        println!("{bytes} bytes a row");
+        assert!((60..200).contains(&bytes), "{bytes} bytes");
+    }
+
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(dir.path()).expect("a new store");
