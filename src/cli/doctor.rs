@@ -164,7 +164,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     let (db, archives, survey) = args.db.open(&[])?;
     let units = plan(&survey, &archives, &Captures::default(), &Selection::default());
     let kept = Kept::count(&survey, &units);
-    let (workers, worker_fault) = match args.worker.find(db.path()) {
+    let (workers, worker_fault) = match args.worker.find(&db) {
         Ok(workers) => (workers, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
@@ -261,6 +261,7 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
     )?;
     for worker in &report.workers {
         writeln!(out, "worker     {} ({}, sha256 {})", worker.path.display(), worker.version, worker.sha256)?;
+        writeln!(out, "           {}", worker.found_by)?;
     }
     for worker in &report.workers {
         let labels: Vec<&str> = worker.sandbox.layers.iter().map(|layer| layer.label()).collect();
@@ -273,6 +274,9 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
                 out,
                 "           vats see: code nests {nests} deep; {winter} and {summer} minutes behind UTC in January and July"
             )?;
+        }
+        if let Some(uncompared) = &worker.sandbox.uncompared {
+            writeln!(out, "           {uncompared}")?;
         }
     }
     if let Some(fault) = &report.worker_fault {

@@ -24,7 +24,7 @@ use crate::forensics::readable::readable;
 use crate::image::Image;
 use crate::judge::{Court, House, Judged, REPEATS, judge};
 use crate::plan::{Base, Begins, PlannedSpan, Selection, plan};
-use crate::replay::ReplayStart;
+use crate::replay::{FoundBy, ReplayStart, WorkerProgram};
 use crate::report::{Totals, json, text};
 use crate::schedule::{self, Context, Handover, SpanReport};
 use crate::transcript::Position;
@@ -68,7 +68,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
     let began = Instant::now();
     let case = Case::open(&args.evidence)?;
     let programs = args.worker.find_for(&case)?;
-    let limits = args.worker.limits_for(&case);
+    let limits = args.worker.limits_for(&case)?;
     let items = case.items()?;
     let span = case.span(&items)?;
     let base = case.base()?;
@@ -92,6 +92,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
     let mut out = visible::stdout();
     let mut totals = Totals::default();
     let mut columns = Vec::new();
+    tell_workers(&case, &programs, args.format, &mut out)?;
     for (worker, program) in programs.iter().enumerate() {
         let started = Instant::now();
         let start = ReplayStart { program, limits: &limits, options: &options, beginning: &beginning, probe: None };
@@ -119,6 +120,62 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, CliError> {
         tracing::debug!("what the workers did is not noted in the folder: {error}");
     }
     Ok(super::verify::exit(&totals, true))
+}
+
+/// A worker of a replay, and whether it is the one that diverged.
+#[derive(Debug, Serialize)]
+struct WorkerLine<'a> {
+    r#type: &'static str,
+    worker: usize,
+    path: &'a Path,
+    version: &'a str,
+    sha256: &'a str,
+    found_by: FoundBy,
+    /// Whether the program is that of the evidence, byte for byte.
+    is_the_same: bool,
+    wanted_version: &'a str,
+    wanted_sha256: &'a str,
+}
+
+/// Says of each worker whether it is the one that the evidence is of. Its sha256 tells; the path in the evidence is the path
+/// of another machine.
+fn tell_workers(
+    case: &Case,
+    programs: &[WorkerProgram],
+    format: Format,
+    out: &mut visible::Out<impl Write>,
+) -> Result<(), CliError> {
+    let wanted = &case.manifest.worker;
+    for (worker, program) in programs.iter().enumerate() {
+        let WorkerProgram { path, version, sha256, found_by, .. } = program;
+        let is_the_same = *sha256 == wanted.sha256;
+        match format {
+            Format::Json => {
+                let line = WorkerLine {
+                    r#type: "worker",
+                    worker,
+                    path,
+                    version,
+                    sha256,
+                    found_by: *found_by,
+                    is_the_same,
+                    wanted_version: &wanted.version,
+                    wanted_sha256: &wanted.sha256,
+                };
+                writeln!(out, "{}", json::line(&line))?;
+            }
+            Format::Text if is_the_same => {
+                writeln!(out, "worker {}, {found_by}: the same worker as that of the evidence", path.display())?;
+            }
+            Format::Text => writeln!(
+                out,
+                "worker {}, {found_by}: another worker ({version}, sha256 {sha256}) than that of the evidence ({})",
+                path.display(),
+                case.wanted_worker()
+            )?,
+        }
+    }
+    Ok(())
 }
 
 fn what_if(
@@ -341,7 +398,7 @@ fn workers_apart(args: &BisectArgs, evidence: &Path) -> Result<Exit, CliError> {
     let [good, bad] = &programs[..] else {
         return Err(CliError::NotTwoWorkers { count: programs.len() });
     };
-    let limits = args.worker.limits_for(&case);
+    let limits = args.worker.limits_for(&case)?;
     let found = bisect(&case, [good, bad], &limits, args.linear)?;
     let dir = args.out.clone().unwrap_or_else(|| match evidence.is_dir() {
         true => evidence.join("bisect"),
@@ -357,6 +414,9 @@ fn workers_apart(args: &BisectArgs, evidence: &Path) -> Result<Exit, CliError> {
         files = Some(names);
     }
     let mut out = visible::stdout();
+    if args.format == Format::Text {
+        tell_workers(&case, &programs, args.format, &mut out)?;
+    }
     match args.format {
         Format::Json => {
             let line = BisectionLine { r#type: "bisection", found: &found, images: files.as_ref() };
@@ -417,7 +477,7 @@ fn apart_from_the_record(args: &BisectArgs, db: &Path, vat: &str) -> Result<Exit
     if let Some(unknown) = selection.unknown_vats(&survey).first() {
         return Err(CliError::UnknownVat { unknown: (*unknown).to_owned() });
     }
-    let programs = args.worker.find(db.path())?;
+    let programs = args.worker.find(&db)?;
     let captures = Captures::default();
     let mut spans: Vec<PlannedSpan> =
         plan(&survey, &archives, &captures, &selection).into_iter().flatten().filter(|span| span.is_asked).collect();

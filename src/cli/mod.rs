@@ -30,7 +30,7 @@ use crate::heap::source::SourceError;
 use crate::kernel_db::{DbError, KernelDb};
 use crate::neighbour;
 use crate::plan::{Selection, Survey};
-use crate::replay::{Limits, LocateError, WorkerProgram};
+use crate::replay::{Limits, LocateError, Named, WorkerProgram};
 use crate::sandbox::{Group, Mode, NOBODY, Settings};
 use crate::store::StoreError;
 use crate::visible;
@@ -179,7 +179,8 @@ impl SelectionArgs {
 
 #[derive(Debug, Args)]
 struct WorkerArgs {
-    /// The xsnap-worker to replay with; several may be given, and each replays every span
+    /// The xsnap-worker to replay with; several may be given, and each replays every span [default: $SPANWATCH_WORKER, else
+    /// $XSNAP_WORKER, else the one of @agoric/xsnap in or above the working directory]
     #[arg(long = "worker", value_name = "PATH")]
     workers: Vec<PathBuf>,
     /// What workers are kept in: default refuses to run without the base, strict unless every layer holds
@@ -216,35 +217,40 @@ struct WorkerArgs {
 }
 
 impl WorkerArgs {
-    fn find(&self, db: &Path) -> Result<Vec<WorkerProgram>, LocateError> {
-        self.find_near(&self.workers, db, self.worker_tz.clone(), &self.limits())
+    /// For a database.
+    fn find(&self, db: &KernelDb) -> Result<Vec<WorkerProgram>, CliError> {
+        Ok(self.find_in(db.path().parent(), self.worker_tz.clone(), &self.limits())?)
     }
 
-    /// For a span of which evidence was kept: as its worker was, where nothing else is asked for.
-    fn find_for(&self, case: &Case) -> Result<Vec<WorkerProgram>, LocateError> {
-        let worker = &case.manifest.worker;
-        let own = Path::new(&worker.path);
-        let named = match &self.workers[..] {
-            [] if own.is_file() => vec![own.to_owned()],
-            named => named.to_vec(),
+    /// For a span of which evidence was kept: with the time zone and the stack of its worker, where nothing else is asked
+    /// for. The worker itself is found as for any span: evidence may come from anybody, and its path may be a stranger's.
+    fn find_for(&self, case: &Case) -> Result<Vec<WorkerProgram>, CliError> {
+        let zone = match &self.worker_tz {
+            Some(zone) => zone.clone(),
+            None => case.time_zone()?.into(),
         };
-        let zone = self.worker_tz.clone().unwrap_or_else(|| worker.time_zone.clone().into());
-        self.find_near(&named, case.dir(), Some(zone), &self.limits_for(case))
+        self.find_in(Some(case.dir()), Some(zone), &self.limits_for(case)?).map_err(|source| match source {
+            LocateError::NotFound(_) | LocateError::Distrusted { .. } | LocateError::CameAlong { .. } => {
+                CliError::WantedWorker { source, wanted: case.wanted_worker() }
+            }
+            source => source.into(),
+        })
     }
 
-    fn limits_for(&self, case: &Case) -> Limits {
-        let stack = self.worker_stack.map_or(case.manifest.worker.stack, |mib| mib << 20);
-        Limits { stack, ..self.limits() }
+    fn limits_for(&self, case: &Case) -> Result<Limits, CliError> {
+        let stack = match self.worker_stack {
+            Some(mib) => mib << 20,
+            None => case.stack()?,
+        };
+        Ok(Limits { stack, ..self.limits() })
     }
 
-    fn find_near(
+    fn find_in(
         &self,
-        named: &[PathBuf],
-        near: &Path,
+        not_in: Option<&Path>,
         zone: Option<OsString>,
         limits: &Limits,
     ) -> Result<Vec<WorkerProgram>, LocateError> {
-        let here = std::env::current_dir().unwrap_or_default();
         let settings = Settings {
             mode: self.sandbox,
             user: Some(self.worker_user),
@@ -256,7 +262,14 @@ impl WorkerArgs {
         if self.sandbox == Mode::Off {
             tracing::warn!("the sandbox is off: the code that vats run can do whatever this user can (--sandbox)");
         }
-        WorkerProgram::find(named, &[&here, near], &settings, limits)
+        let named = Named { not_in: not_in.map(Path::to_path_buf), ..Named::by_option(&self.workers) };
+        let programs = WorkerProgram::find(&named, &settings, limits)?;
+        for program in &programs {
+            if let Some(uncompared) = &program.sandbox.uncompared {
+                tracing::info!("{}: {uncompared}", program.path.display());
+            }
+        }
+        Ok(programs)
     }
 
     fn limits(&self) -> Limits {
@@ -287,6 +300,8 @@ enum CliError {
     Worker(#[from] LocateError),
     #[error("{0}")]
     Audit(#[from] AuditError),
+    #[error("{source}; the evidence is of the worker {wanted}")]
+    WantedWorker { source: LocateError, wanted: String },
     #[error("no vat {unknown} in this database; `spanwatch spans` lists those that it has")]
     UnknownVat { unknown: String },
     #[error("{0}")]

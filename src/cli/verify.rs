@@ -59,7 +59,7 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     let began = Instant::now();
     let (db, archives, survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
-    let programs = args.worker.find(db.path())?;
+    let programs = args.worker.find(&db)?;
     let jobs = match db.access()? {
         Access::Live => beside_a_node(args.jobs),
         Access::Down | Access::Crashed => args.jobs.unwrap_or_else(default_jobs),

@@ -121,6 +121,12 @@ impl Layers {
         self.put(key, value, Origin::Flag);
     }
 
+    /// Where a value was set.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Origin {
+        self.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
     fn put(&mut self, key: &str, value: Value, origin: Origin) {
         if self.values.contains_key(key) {
             self.values.insert(key.to_owned(), (value, origin));

@@ -60,6 +60,8 @@ pub struct Node {
 pub struct Worker {
     /// The program; `None` to look for it.
     pub path: Option<PathBuf>,
+    /// Where that was set.
+    pub path_origin: Origin,
     /// Bytes.
     pub stack: u64,
     /// Bytes.
@@ -251,6 +253,10 @@ impl Config {
             },
             worker: Worker {
                 path: read.path("worker.path"),
+                path_origin: match read.path("worker.path") {
+                    Some(_) => layers.origin("worker.path"),
+                    None => Origin::Default,
+                },
                 stack: read.size("worker.stack", MIB..=GIB),
                 memory_max: read.size("worker.memory_max", 64 * MIB..=1 << 50),
                 sandbox: read.one_of(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigError, Fault, Layers, Origin, Since};
+use super::{ConfigError, Fault, Layers, Since};
 
 /// Reads values and remembers what was wrong with any of them. After a fault it gives a value of no meaning, which nobody
 /// sees, as [`Reading::finish`] fails then.
@@ -35,7 +35,7 @@ impl<'a> Reading<'a> {
     }
 
     pub(super) fn fault(&mut self, key: &str, problem: String) {
-        let origin = self.layers.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone());
+        let origin = self.layers.origin(key);
         self.faults.push(Fault { what: key.to_owned(), origin, problem });
     }
 

@@ -16,6 +16,7 @@ mod watch;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,12 +24,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::Captures;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Origin};
 use crate::evidence::{EvidenceError, Keeper};
 use crate::http;
 use crate::kernel_db::KernelDb;
 use crate::neighbour;
-use crate::replay::{Limits, LocateError, Sandboxed, WorkerProgram};
+use crate::replay::{Limits, LocateError, Named, Sandboxed, WorkerProgram};
 use crate::sandbox::{Group, Missing, Mode, Settings};
 use crate::store::{Store, StoreError};
 use crate::visible::visible;
@@ -78,8 +79,7 @@ pub enum DaemonError {
 /// When it can't start.
 pub fn run(config: Config) -> Result<(), DaemonError> {
     let db = KernelDb::beside_a_node(&config.node.database);
-    let here = std::env::current_dir().unwrap_or_default();
-    let named: Vec<_> = config.worker.path.iter().cloned().collect();
+    let named = Named { not_in: db.path().parent().map(Path::to_path_buf), ..named(&config.worker) };
     let settings = Settings {
         mode: config.worker.sandbox,
         user: Some(config.worker.user),
@@ -89,7 +89,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         // A guest takes memory as it comes.
         huge_pages: false,
     };
-    let programs = WorkerProgram::find(&named, &[&here, db.path()], &settings, &limits(&config.worker))?;
+    let programs = WorkerProgram::find(&named, &settings, &limits(&config.worker))?;
     let store = Arc::new(Store::open(&config.state.dir)?);
     let evidence = match config.evidence.max_bytes {
         0 => None,
@@ -134,6 +134,8 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         database = %shared.db.path().display(),
         worker = %program.path.display(),
         worker_version = program.version,
+        worker_sha256 = program.sha256,
+        worker_found = %program.found_by,
         state = %shared.store.path().display(),
         replays_at_once = shared.jobs(),
         sandbox = shared.sandbox_layers().join(","),
@@ -204,8 +206,21 @@ fn tell_sandbox(sandbox: &Sandboxed) {
         tracing::warn!("the sandbox is off: the code that vats run can do whatever this user can (worker.sandbox)");
         return;
     }
+    if let Some(uncompared) = &sandbox.uncompared {
+        tracing::info!("{uncompared}");
+    }
     for Missing { layer, reason } in &sandbox.missing {
         tracing::info!(layer = layer.label(), "the sandbox goes without {}: {reason}", layer.label());
+    }
+}
+
+/// The worker that the configuration names, by whose word.
+fn named(worker: &config::Worker) -> Named {
+    let path = worker.path.clone();
+    match worker.path_origin {
+        Origin::Flag => Named { by_option: path.into_iter().collect(), ..Named::default() },
+        Origin::Environment(_) => Named { by_variable: path, ..Named::default() },
+        Origin::File(_) | Origin::Default => Named { by_file: path, ..Named::default() },
     }
 }
 

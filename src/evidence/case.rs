@@ -1,6 +1,7 @@
 //! Reading evidence back: everything is proved again before it is replayed.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::files::{self, FileEntry, replace};
@@ -11,13 +12,18 @@ use crate::bundle;
 use crate::image::Image;
 use crate::kernel_db::VatOptions;
 use crate::regular;
+use crate::replay::is_zone_name;
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning};
 use crate::temp::{Purpose, TempDir};
 use crate::transcript::{Hash256, Item, Items, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
+use crate::visible::visible;
 
 /// More than this is read of no file with a bundle. A whole contract's has some 2 MB.
 const BUNDLE_BYTES_MAX: u64 = 256 << 20;
+
+/// What a worker's stack may be, as `--worker-stack` and `worker.stack` allow it.
+const STACK_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 30;
 
 /// An evidence folder.
 #[derive(Debug)]
@@ -106,6 +112,44 @@ impl Case {
             is_metered: self.manifest.start.is_metered,
             enable_disavow: self.manifest.start.enable_disavow,
         }
+    }
+
+    /// The time zone of the worker that diverged: a name of a zone that this system has, and nothing else.
+    ///
+    /// # Errors
+    /// When it is anything else, such as a path: evidence may come from anybody.
+    pub fn time_zone(&self) -> Result<&str, EvidenceError> {
+        let zone = &self.manifest.worker.time_zone;
+        if is_zone_name(zone) {
+            return Ok(zone);
+        }
+        let why = format!(
+            "its worker's time zone is {zone:?}, which is no zone of this system; name the one to replay with by --worker-tz"
+        );
+        Err(EvidenceError::NotReplayable { path: self.dir.clone(), why })
+    }
+
+    /// The stack of the worker that diverged, in bytes.
+    ///
+    /// # Errors
+    /// When no worker can have been given so much or so little.
+    pub fn stack(&self) -> Result<u64, EvidenceError> {
+        let stack = self.manifest.worker.stack;
+        if STACK_BYTES.contains(&stack) {
+            return Ok(stack);
+        }
+        let (least, most) = STACK_BYTES.into_inner();
+        let why = format!(
+            "its worker's stack is {stack} bytes, which is not within {least} and {most}; say how many MiB to replay with by --worker-stack"
+        );
+        Err(EvidenceError::NotReplayable { path: self.dir.clone(), why })
+    }
+
+    /// The worker that diverged, in words: its version and the sha256 of its program.
+    #[must_use]
+    pub fn wanted_worker(&self) -> String {
+        let worker = &self.manifest.worker;
+        format!("{} with sha256 {}", visible(&worker.version), visible(&worker.sha256))
     }
 
     /// The image that the span starts from, if it starts from one.

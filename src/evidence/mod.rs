@@ -61,6 +61,14 @@ pub enum EvidenceError {
         /// Why not.
         why: String,
     },
+    /// What it says of its worker is not what a worker can have.
+    #[error("failed to replay {}: {why}", path.display())]
+    NotReplayable {
+        /// The folder.
+        path: PathBuf,
+        /// What it says, and what to do.
+        why: String,
+    },
     /// A newer version wrote it.
     #[error("{} was written in form {found}, and forms up to {known} are known here: use a newer spanwatch", path.display())]
     Newer {
@@ -101,7 +109,11 @@ impl EvidenceError {
         match self {
             Self::Full { .. } => "full",
             Self::Io { .. } | Self::Own(_) => "io",
-            Self::NotEvidence { .. } | Self::Newer { .. } | Self::Damaged { .. } | Self::Record { .. } => "damaged",
+            Self::NotEvidence { .. }
+            | Self::NotReplayable { .. }
+            | Self::Newer { .. }
+            | Self::Damaged { .. }
+            | Self::Record { .. } => "damaged",
         }
     }
 

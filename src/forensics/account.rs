@@ -245,12 +245,13 @@ fn outcomes(case: &Case) -> Vec<String> {
 fn next(case: &Case, findings: &[Finding], workers: &[WorkerColumn]) -> Vec<String> {
     let manifest = &case.manifest;
     let folder = case.dir().display();
-    let mut next = Vec::new();
+    // The path in the evidence is one of another machine, or a stranger's: nobody is told to run what is there.
+    let mut next = vec![format!(
+        "replay it: spanwatch replay {folder} --worker PATH, where PATH is your copy of the worker {}",
+        case.wanted_worker()
+    )];
     if !workers.iter().any(|column| column.outcome == "reproduces") {
-        next.push(format!(
-            "find a worker that reproduces the record: spanwatch replay {folder} --worker {} --worker OTHER",
-            manifest.worker.path
-        ));
+        next.push(format!("find a worker that reproduces the record: spanwatch replay {folder} --worker OTHER"));
     }
     let is_hash_only = findings.iter().all(|finding| finding.kind == FindingKind::SnapshotHash);
     if is_hash_only && !findings.is_empty() {

@@ -1,5 +1,11 @@
-//! Which worker: where it is found and which version it is.
+//! Which worker: where it is found, and which version it is.
+//!
+//! A worker is a program, so it comes from the operator of this machine and from nobody else: it is named, or it lies in a
+//! directory in which only root and this user can have put it ([`super::trust`]). It never comes from beside a database or
+//! from evidence, and no path in either is looked at. No program runs outside its sandbox, not even to be tried.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,11 +15,14 @@ use serde::Serialize;
 
 use super::probe::{Answer, Probe, probe};
 use super::process::{End, run_alone};
+use super::trust::{Distrust, trusted};
 use super::watch::{Limits, Stopped};
 use crate::sandbox::{Cage, CageError, Layer, Missing, Mode, Settings, SpawnError};
 
 /// The variable that names the worker.
-pub const WORKER_VARIABLE: &str = "SPANWATCH_WORKER";
+const WORKER_VARIABLE: &str = "SPANWATCH_WORKER";
+/// The one that a node's own package goes by.
+const NODES_VARIABLE: &str = "XSNAP_WORKER";
 
 /// Where `@agoric/xsnap` puts the worker that it compiles.
 const IN_PACKAGE: &str = "xsnap-native/xsnap/build/bin/lin/release/xsnap-worker";
@@ -22,6 +31,62 @@ const PACKAGES: [&str; 3] = ["node_modules/@agoric/xsnap", "packages/xsnap", "ag
 
 /// How long a worker may take to say its version.
 const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What the operator says of the worker, but for the variables [`WORKER_VARIABLE`] and [`NODES_VARIABLE`].
+#[derive(Debug, Clone, Default)]
+pub struct Named {
+    /// On the command line.
+    pub by_option: Vec<PathBuf>,
+    /// In the variable of the configuration's key.
+    pub by_variable: Option<PathBuf>,
+    /// In the configuration's file.
+    pub by_file: Option<PathBuf>,
+    /// The directory of the database or of the evidence: no worker is found in it, even where it is the working directory.
+    pub not_in: Option<PathBuf>,
+}
+
+impl Named {
+    /// By `--worker` alone.
+    #[must_use]
+    pub fn by_option(paths: &[PathBuf]) -> Self {
+        Self { by_option: paths.to_vec(), ..Self::default() }
+    }
+}
+
+/// How a worker was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundBy {
+    /// By `--worker`.
+    Option,
+    /// By this variable.
+    Variable(&'static str),
+    /// By the configuration's file.
+    Configuration,
+    /// In or above the working directory.
+    WorkingDirectory,
+}
+
+impl Serialize for FoundBy {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(match self {
+            Self::Option => "option",
+            Self::Variable(name) => name,
+            Self::Configuration => "configuration",
+            Self::WorkingDirectory => "working_directory",
+        })
+    }
+}
+
+impl fmt::Display for FoundBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option => f.write_str("named by --worker"),
+            Self::Variable(name) => write!(f, "named by ${name}"),
+            Self::Configuration => f.write_str("named by worker.path in the configuration"),
+            Self::WorkingDirectory => f.write_str("found in or above the working directory, as none was named"),
+        }
+    }
+}
 
 /// A worker's program, what identifies it, and the cage that it runs in.
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +97,8 @@ pub struct WorkerProgram {
     pub version: String,
     /// sha256 of the bytes that are run.
     pub sha256: String,
+    /// How it was found.
+    pub found_by: FoundBy,
     /// What stands between its workers and the machine.
     pub sandbox: Sandboxed,
     /// The cage.
@@ -48,22 +115,50 @@ pub struct Sandboxed {
     pub layers: Vec<Layer>,
     /// Those that do not, and why.
     pub missing: Vec<Missing>,
-    /// What a script found in a worker, the same inside and outside; nothing if it is no engine that we know. Not for reports
-    /// that are to be the same in each run.
+    /// What a script found in a worker; nothing if it is no engine that we know. Not for reports that are to be the same in
+    /// each run.
     #[serde(skip)]
     pub probe: Option<Probe>,
+    /// What of that could not be compared with what it should be, if something could not.
+    #[serde(skip)]
+    pub uncompared: Option<String>,
 }
 
 /// Why there is no worker to use.
 #[derive(Debug, thiserror::Error)]
 pub enum LocateError {
-    /// None was named and none is near.
+    /// None was named, and none is in or above the working directory.
     #[error(
-        "no xsnap worker found: looked at ${WORKER_VARIABLE} and for node_modules/@agoric/xsnap and an agoric-sdk checkout \
-         in and above {0}; name the node's own with --worker, or get one with `npm install @agoric/xsnap` \
-         (it ends up in node_modules/@agoric/xsnap/{IN_PACKAGE})"
+        "no xsnap worker found: neither --worker nor ${WORKER_VARIABLE} nor ${NODES_VARIABLE} names one, and there is no \
+         node_modules/@agoric/xsnap and no agoric-sdk checkout in or above the working directory {}; name the node's own with \
+         --worker, or get one with `npm install @agoric/xsnap` (it ends up in node_modules/@agoric/xsnap/{IN_PACKAGE})",
+        .0.display()
     )]
-    NotFound(String),
+    NotFound(PathBuf),
+    /// One is there, and it came with what is to be verified.
+    #[error(
+        "refused to run {}, which was not named: it lies in {}, as what is to be replayed does, and could have come with it; if it \
+         is the one to use, name it with --worker or ${WORKER_VARIABLE}",
+        path.display(), directory.display()
+    )]
+    CameAlong {
+        /// The file.
+        path: PathBuf,
+        /// The directory of the database or of the evidence.
+        directory: PathBuf,
+    },
+    /// One is there, and others can change it.
+    #[error(
+        "refused to run {}, which was found in or above the working directory and not named: {distrust}, so others than you and \
+         root could have put it there; if it is the one to use, name it with --worker or ${WORKER_VARIABLE}",
+        path.display()
+    )]
+    Distrusted {
+        /// The file.
+        path: PathBuf,
+        /// Who can change it.
+        distrust: Distrust,
+    },
     /// The file can't be read or run.
     #[error("failed to use {} as a worker: {source}; is it the path of an xsnap-worker that this user may run?", path.display())]
     Unusable {
@@ -99,30 +194,19 @@ pub enum LocateError {
 }
 
 impl WorkerProgram {
-    /// The workers to use: those that are named, else the one in the environment, else the nearest one. Each was tried in its
-    /// cage.
+    /// The workers to use: those that are named, else the nearest one in or above the working directory. Each was tried in
+    /// its cage.
     ///
     /// # Errors
-    /// When there is none, one of those named is no worker, or a cage such as is asked for can't be had.
-    pub fn find(
-        named: &[PathBuf],
-        near: &[&Path],
-        settings: &Settings,
-        limits: &Limits,
-    ) -> Result<Vec<Self>, LocateError> {
-        let from_environment = std::env::var_os(WORKER_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let paths = if !named.is_empty() {
-            named.to_vec()
-        } else if let Some(path) = from_environment.or_else(|| nearest(near)) {
-            vec![path]
-        } else {
-            let near: Vec<String> = near.iter().map(|path| path.display().to_string()).collect();
-            return Err(LocateError::NotFound(near.join(" and ")));
-        };
-        paths.iter().map(|path| Self::identify(path, settings, limits)).collect()
+    /// When there is none, one of those named is no worker, the nearest one could be a stranger's, or a cage such as is asked
+    /// for can't be had.
+    pub fn find(named: &Named, settings: &Settings, limits: &Limits) -> Result<Vec<Self>, LocateError> {
+        let here = std::env::current_dir().unwrap_or_default();
+        let (paths, found_by) = choose(named, |name| std::env::var_os(name), &here)?;
+        paths.iter().map(|path| Self::identify(path, found_by, settings, limits)).collect()
     }
 
-    fn identify(path: &Path, settings: &Settings, limits: &Limits) -> Result<Self, LocateError> {
+    fn identify(path: &Path, found_by: FoundBy, settings: &Settings, limits: &Limits) -> Result<Self, LocateError> {
         let unusable = |source| LocateError::Unusable { path: path.to_owned(), source };
         let path = path.canonicalize().map_err(unusable)?;
         let no_cage = |reason: String| LocateError::NoCage { path: path.clone(), mode: settings.mode.label(), reason };
@@ -160,45 +244,65 @@ impl WorkerProgram {
         if !(line.starts_with("xsnap ") && line.contains("(XS ")) {
             return Err(LocateError::NotAWorker { path, said: said.chars().take(200).collect() });
         }
-        let probe = same_inside_and_outside(&cage, settings, limits).map_err(no_cage)?;
+        let (probe, uncompared) = facts(&cage, limits).map_err(no_cage)?;
         let (mode, layers, missing) = (cage.mode(), cage.layers(), cage.missing().to_vec());
-        let sandbox = Sandboxed { mode, layers, missing, probe };
+        let sandbox = Sandboxed { mode, layers, missing, probe, uncompared };
         let sha256 = cage.program().1.to_string();
-        Ok(Self { version: line.to_owned(), path, sha256, sandbox, cage: Arc::new(cage) })
+        Ok(Self { version: line.to_owned(), path, sha256, found_by, sandbox, cage: Arc::new(cage) })
     }
 }
 
-/// Tries a script inside and outside the cage, which must make no difference.
-fn same_inside_and_outside(cage: &Cage, settings: &Settings, limits: &Limits) -> Result<Option<Probe>, String> {
-    let outside = Settings { mode: Mode::Off, ..settings.clone() };
-    let outside = Cage::prepare(cage.program().0, outside).map_err(|error| error.to_string())?;
-    if settings.mode == Mode::Off {
-        return Ok(match probe(&outside, limits) {
-            Answer::Found(found) => Some(found),
-            Answer::Nothing | Answer::Failed(_) => None,
-        });
-    }
-    // Side by side: neither waits for the other where there are two cores.
-    let (inside, outside) = std::thread::scope(|scope| {
-        let outside = scope.spawn(|| probe(&outside, limits));
-        (probe(cage, limits), outside.join())
-    });
-    let outside = outside.unwrap_or_else(|_| Answer::Failed("spanwatch has a bug: please report it".to_owned()));
-    match (inside, outside) {
-        (Answer::Found(inside), Answer::Found(outside)) if inside.agrees_with(&outside) => Ok(Some(inside)),
-        (Answer::Nothing, Answer::Nothing) => Ok(None),
-        (Answer::Failed(inside), Answer::Failed(outside)) => {
-            Err(format!("told to evaluate a script, {inside}; outside the sandbox, {outside}"))
-        }
-        (Answer::Failed(inside), _) => {
-            Err(format!("told to evaluate a script, {inside}, as it does not outside the sandbox"))
-        }
-        (inside, outside) => Err(format!("a script finds {inside:?} in the sandbox and {outside:?} outside it")),
+/// Tries a script in the cage: what it found, and what of that could not be compared with what it should find.
+fn facts(cage: &Cage, limits: &Limits) -> Result<(Option<Probe>, Option<String>), String> {
+    let is_off = cage.mode() == Mode::Off;
+    match probe(cage, limits) {
+        Answer::Found(found) => match found.compare(limits.stack, &cage.time_zone()) {
+            Ok(uncompared) => Ok((Some(found), uncompared)),
+            // Without a sandbox there is nothing that could have been taken from it.
+            Err(differs) if is_off => Ok((Some(found), Some(differs))),
+            Err(differs) => Err(format!("to a script in the sandbox, {differs}")),
+        },
+        Answer::Nothing => Ok((None, Some("it evaluates no script, so what vats can see is not compared".to_owned()))),
+        Answer::Failed(why) if is_off => Ok((None, Some(format!("told to evaluate a script, {why}")))),
+        Answer::Failed(why) => Err(format!("told to evaluate a script, {why}")),
     }
 }
 
-fn nearest(near: &[&Path]) -> Option<PathBuf> {
-    near.iter().flat_map(|path| path.ancestors()).find_map(|directory| {
+/// Which paths, and by whose word. `variable` gives a variable of the environment.
+fn choose(
+    named: &Named,
+    variable: impl Fn(&str) -> Option<OsString>,
+    here: &Path,
+) -> Result<(Vec<PathBuf>, FoundBy), LocateError> {
+    let variable = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if !named.by_option.is_empty() {
+        return Ok((named.by_option.clone(), FoundBy::Option));
+    }
+    let one = [
+        (variable(WORKER_VARIABLE), FoundBy::Variable(WORKER_VARIABLE)),
+        // Said of this program, it counts for more than what is said to the node's.
+        (named.by_variable.clone(), FoundBy::Variable("SPANWATCH_WORKER_PATH")),
+        (variable(NODES_VARIABLE), FoundBy::Variable(NODES_VARIABLE)),
+        (named.by_file.clone(), FoundBy::Configuration),
+    ];
+    if let Some((path, found_by)) = one.into_iter().find_map(|(path, found_by)| Some((path?, found_by))) {
+        return Ok((vec![path], found_by));
+    }
+    let path = nearest(here).ok_or_else(|| LocateError::NotFound(here.to_owned()))?;
+    if let Some(directory) = named.not_in.as_deref().and_then(|directory| directory.canonicalize().ok())
+        && (path.starts_with(&directory) || path.canonicalize().is_ok_and(|path| path.starts_with(&directory)))
+    {
+        return Err(LocateError::CameAlong { path, directory });
+    }
+    match trusted(&path) {
+        Ok(path) => Ok((vec![path], FoundBy::WorkingDirectory)),
+        // The next one further up is not what would have been meant.
+        Err(distrust) => Err(LocateError::Distrusted { path, distrust }),
+    }
+}
+
+fn nearest(here: &Path) -> Option<PathBuf> {
+    here.ancestors().find_map(|directory| {
         PACKAGES.iter().map(|package| directory.join(package).join(IN_PACKAGE)).find(|path| path.is_file())
     })
 }
@@ -219,11 +323,60 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let inner = dir.path().join("data/agoric");
         std::fs::create_dir_all(&inner).expect("make");
-        assert_eq!(nearest(&[&inner]), None);
-        let path = dir.path().join("node_modules/@agoric/xsnap").join(IN_PACKAGE);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("make");
-        std::fs::write(&path, "").expect("write");
-        assert_eq!(nearest(&[&inner]), Some(path));
+        assert_eq!(nearest(&inner), None);
+        for package in ["agoric-sdk/packages/xsnap", "node_modules/@agoric/xsnap"] {
+            let path = dir.path().join(package).join(IN_PACKAGE);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("make");
+            std::fs::write(&path, "").expect("write");
+            assert_eq!(nearest(&inner), Some(path));
+        }
+    }
+
+    #[test]
+    fn the_word_that_counts_most_is_followed() {
+        let path = |name: &str| Some(PathBuf::from(name));
+        let nowhere = Path::new("/proc");
+        let variables = |names: &'static [&'static str]| {
+            move |name: &str| names.contains(&name).then(|| OsString::from(format!("/{name}")))
+        };
+        let all: &[&str] = &[WORKER_VARIABLE, NODES_VARIABLE];
+        let named = Named {
+            by_option: vec!["/a".into(), "/b".into()],
+            by_variable: path("/key"),
+            by_file: path("/file"),
+            not_in: None,
+        };
+        let without_option = Named { by_option: Vec::new(), ..named.clone() };
+        let only_file = Named { by_file: path("/file"), ..Named::default() };
+        for (named, names, found, found_by) in [
+            (&named, all, &["/a", "/b"][..], FoundBy::Option),
+            (&without_option, all, &["/SPANWATCH_WORKER"], FoundBy::Variable("SPANWATCH_WORKER")),
+            (&without_option, &[NODES_VARIABLE], &["/key"], FoundBy::Variable("SPANWATCH_WORKER_PATH")),
+            (&only_file, &[NODES_VARIABLE], &["/XSNAP_WORKER"], FoundBy::Variable("XSNAP_WORKER")),
+            (&only_file, &[], &["/file"], FoundBy::Configuration),
+        ] {
+            let found: Vec<PathBuf> = found.iter().map(PathBuf::from).collect();
+            assert_eq!(choose(named, variables(names), nowhere).expect("a worker"), (found, found_by));
+        }
+        let error = choose(&Named::default(), |_| Some(OsString::new()), nowhere).expect_err("none");
+        assert!(matches!(error, LocateError::NotFound(_)), "{error}");
+    }
+
+    #[test]
+    fn none_comes_with_what_is_to_be_replayed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().canonicalize().expect("a directory");
+        let (data, tree) = (dir.join("data"), dir.join("data/node_modules/@agoric/xsnap").join(IN_PACKAGE));
+        for directory in [tree.parent().expect("a parent"), &data.join("agoric"), &dir.join("work")] {
+            std::fs::create_dir_all(directory).expect("make");
+        }
+        std::fs::write(&tree, "").expect("write");
+        std::os::unix::fs::symlink(data.join("node_modules"), dir.join("work/node_modules")).expect("link");
+        for here in [data.clone(), data.join("agoric"), dir.join("work")] {
+            let named = Named { not_in: Some(data.clone()), ..Named::default() };
+            let error = choose(&named, |_| None, &here).expect_err("came along");
+            assert!(matches!(error, LocateError::CameAlong { .. }), "{error}");
+        }
     }
 
     #[test]
@@ -236,7 +389,8 @@ mod tests {
         ] {
             for mode in [Mode::Default, Mode::Off] {
                 let settings = Settings { mode, ..Settings::default() };
-                let found = WorkerProgram::find(&[PathBuf::from(path)], &[], &settings, &Limits::default());
+                let found =
+                    WorkerProgram::find(&Named::by_option(&[PathBuf::from(path)]), &settings, &Limits::default());
                 let error = found.expect_err(path);
                 assert!(error.to_string().contains(says), "{error}");
             }

@@ -10,7 +10,7 @@ use super::elf::LOADER_CACHE;
 use super::program::Program;
 
 /// Where libc looks for time zones (tzset(3)). Without them, every zone is silently UTC.
-const ZONES: &str = "/usr/share/zoneinfo";
+pub(crate) const ZONES: &str = "/usr/share/zoneinfo";
 const LOCAL_ZONE: &str = "/etc/localtime";
 /// What libc learns the limits of the stack from. Without it, code that recurses too deep is a crash and not an error that
 /// code can catch.

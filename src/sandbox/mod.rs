@@ -30,6 +30,7 @@ use seccomp::Filter;
 
 pub use cgroup::Group;
 pub(crate) use cgroup::Member;
+pub(crate) use files::ZONES;
 pub(crate) use seccomp::{Denied, denied};
 pub use spawn::SpawnError;
 pub(crate) use spawn::{Inmate, Pipes, Resources};

@@ -3,6 +3,8 @@
 //! `hostile-worker ATTEMPT SECRET PARENT` prints what came of it: `DONE` or why not. Under a name such as `hostile.fork` it
 //! speaks as much of the worker's protocol as it takes to be given a bundle, and makes its attempt then.
 //!
+//! A copy into which a test has written a path makes that file whenever it runs (`strangers` in the integration tests).
+//!
 //! There is no Rust runtime in it, as that makes system calls at its start which a worker does not make.
 
 #![no_main]
@@ -347,8 +349,33 @@ fn reply(text: &str) {
     say(4, &format!("{}:{text},", text.len()));
 }
 
+/// A file that the program makes before anything else, where a test has written its path over the rest of this text: it
+/// shows that the program ran. A worker gets no argument and no variable that could say so.
+const MARK: &[u8; 16] = b"spanwatch-marker";
+#[used]
+static MARKER: [u8; 256] = {
+    let mut place = [0; 256];
+    let mut at = 0;
+    while at < MARK.len() {
+        place[at] = MARK[at];
+        at += 1;
+    }
+    place
+};
+
+fn leave_a_mark() {
+    let place = unsafe { ptr::read_volatile(&raw const MARKER) };
+    let path = &place[MARK.len()..];
+    if let Ok(path) = CStr::from_bytes_until_nul(path)
+        && !path.is_empty()
+    {
+        unsafe { libc::close(libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CREAT, 0o666)) };
+    }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
+    leave_a_mark();
     let arguments: Vec<&CStr> =
         (0..count as usize).map(|index| unsafe { CStr::from_ptr(*arguments.add(index)) }).collect();
     let text = |index: usize| arguments.get(index).and_then(|text| text.to_str().ok()).unwrap_or_default();

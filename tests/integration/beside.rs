@@ -78,6 +78,7 @@ impl Setup {
         let child = Command::new(&words[0])
             .args(&words[1..])
             .env_remove("SPANWATCH_WORKER")
+            .env_remove("XSNAP_WORKER")
             .env_remove("SPANWATCH_LOG")
             .env_remove("TZ")
             .stdin(Stdio::null())

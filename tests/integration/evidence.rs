@@ -92,8 +92,11 @@ impl Found {
         causes.map(|cause| format!("{} {}", cause["name"], cause["confidence"]).replace('"', "")).collect()
     }
 
+    /// Replayed by the worker that diverged, unless others are named.
     fn replay(&self, more: &[&str]) -> Run {
-        spanwatch(&[&["replay", text(&self.folder), "--format", "json"], more].concat())
+        let same = ["--worker", text(&self.worker)];
+        let worker = if more.contains(&"--worker") { &[][..] } else { &same[..] };
+        spanwatch(&[&["replay", text(&self.folder), "--format", "json"], worker, more].concat())
     }
 }
 

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
 use crate::beside::Setup;
-use crate::run::{Run, spanwatch, text};
+use crate::run::{Run, spanwatch, spanwatch_by, text};
 
 /// A database of the lab.
 pub struct Lab {
@@ -61,7 +61,7 @@ impl Lab {
     }
 
     fn run(&self, command: &str, more: &[&str]) -> Run {
-        spanwatch(&[&[command, text(&self.file), "--format", "json"], more].concat())
+        spanwatch_by(&real_worker(), &[&[command, text(&self.file), "--format", "json"], more].concat())
     }
 }
 

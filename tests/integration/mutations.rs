@@ -16,7 +16,7 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, lab};
+use crate::lab::{Lab, lab, real_worker};
 use crate::run::{spanwatch, text};
 use crate::synthetic::change_item;
 
@@ -59,8 +59,7 @@ pub fn record(lab: &Lab) -> Record {
         })
         .expect("a delivery that writes, reads and answers");
     db.close().expect("close");
-    let doctor = spanwatch(&["doctor", text(&lab.file), "--format", "json"]);
-    let worker = doctor.lines("doctor")[0]["workers"][0]["path"].as_str().expect("a worker").to_owned();
+    let worker = text(&real_worker()).to_owned();
     Record { dir, original, vat, worker, start, end, target }
 }
 

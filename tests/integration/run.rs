@@ -17,7 +17,19 @@ pub struct Run {
 /// Runs `spanwatch` with some arguments; a run that takes minutes hangs.
 pub fn spanwatch(arguments: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spanwatch"));
-    command.args(arguments).env_remove("SPANWATCH_WORKER").env_remove("RUST_BACKTRACE").env_remove("TZ");
+    command
+        .args(arguments)
+        .env_remove("SPANWATCH_WORKER")
+        .env_remove("XSNAP_WORKER")
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("TZ");
+    run(command)
+}
+
+/// The same with a worker that the environment names.
+pub fn spanwatch_by(worker: &Path, arguments: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spanwatch"));
+    command.args(arguments).env("SPANWATCH_WORKER", worker).env_remove("RUST_BACKTRACE").env_remove("TZ");
     run(command)
 }
 

@@ -15,7 +15,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 use serde_json::Value;
-use spanwatch::replay::{Limits, Stopped, WorkerProgram, run_alone};
+use spanwatch::replay::{Limits, Named, Stopped, WorkerProgram, run_alone};
 use spanwatch::sandbox::{Cage, Layer, Mode, POLICY, Settings};
 
 use crate::lab::{lab, real_worker};
@@ -364,7 +364,7 @@ fn no_system_call_is_allowed_that_nobody_makes() {
             .any(|rule| rule["syscall"] == call && rule["comment"].as_str().expect("a reason").starts_with("unseen: "));
         rules.retain(|rule| rule["syscall"] != call);
         let settings = Settings { policy: Some(without.to_string()), ..Settings::default() };
-        let found = WorkerProgram::find(&[real_worker()], &[], &settings, &Limits::default());
+        let found = WorkerProgram::find(&Named::by_option(&[real_worker()]), &settings, &Limits::default());
         match (found, is_unseen) {
             (Ok(_), true) => {}
             (Ok(_), false) => wrong.push(format!("{call} is not needed")),
@@ -383,10 +383,15 @@ fn what_vats_can_see_of_the_machine_is_the_same_in_every_mode() {
             let limits = Limits { stack: stack << 20, ..Limits::default() };
             let probes = [Mode::Off, Mode::Default, Mode::Strict].map(|mode| {
                 let settings = Settings { mode, time_zone: Some(zone.into()), ..Settings::default() };
-                let mut found = WorkerProgram::find(&[real_worker()], &[], &settings, &limits).expect("a worker");
+                let mut found =
+                    WorkerProgram::find(&Named::by_option(&[real_worker()]), &settings, &limits).expect("a worker");
                 found.remove(0).sandbox.probe.expect("an engine")
             });
-            assert!(probes.iter().all(|probe| probe.agrees_with(&probes[0])), "{probes:?}");
+            for probe in &probes {
+                assert_eq!(probe.compare(limits.stack, zone.as_ref()), Ok(None));
+                // Never quite the same: the system puts the stack at a place of chance, and the engine counts in pages.
+                assert!(probe.nests.abs_diff(probes[0].nests) <= probes[0].nests / 50, "{probes:?}");
+            }
             println!("{stack} MiB, {zone}: {probes:?}");
             assert_eq!(probes[0].offsets, offsets, "{zone}");
             // A thousand for each megabyte, and a little more.

@@ -20,7 +20,7 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 process.chdir(here);
 const facts = JSON.parse(fs.readFileSync('span.json', 'utf8'));
 // Vats can see it, and so can the heap's hash.
-process.env.TZ = facts.timeZone;
+if (facts.timeZone) process.env.TZ = facts.timeZone;
 
 const { resolve } = createRequire(path.join(xsnapDir, 'package.json'));
 await import(pathToFileURL(resolve('@endo/init')).href);

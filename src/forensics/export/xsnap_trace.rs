@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{ExportError, write, write_image};
 use crate::evidence::{Case, ReplayedDelivery};
-use crate::replay::{Answer, Aside, aside_answer};
+use crate::replay::{Answer, Aside, aside_answer, is_below_zones};
 use crate::span::Beginning;
 use crate::transcript::{Hash256, Position};
 
@@ -50,7 +50,8 @@ struct Options<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Facts<'a> {
-    time_zone: &'a str,
+    /// Null if it is not a name: on the machine where the script runs it could be the path of any file.
+    time_zone: Option<&'a str>,
     recorded: Option<Hash256>,
     replayed: Option<Hash256>,
 }
@@ -124,7 +125,7 @@ pub fn export(case: &Case, dir: &Path) -> Result<Traced, ExportError> {
         write_image(&dir.join("base.xss"), base)?;
     }
     let facts = Facts {
-        time_zone: &case.manifest.worker.time_zone,
+        time_zone: Some(&case.manifest.worker.time_zone[..]).filter(|zone| is_below_zones(zone)),
         recorded: span.saves,
         replayed: outcome.and_then(|outcome| outcome.image).map(|image| image.sha256),
     };
