@@ -4,7 +4,7 @@
 //!
 //! 1. [`kernel_db`] finds and reads the node's database without harming the node; [`archive`] its archive directories.
 //! 2. [`transcript`], [`bundle`] and [`image`] are what is in them, each with the proof that it is what was recorded.
-//! 3. [`plan`] decides what can be verified, and from what each span starts.
+//! 3. [`history`] says where a vat's rows contradict one another, [`plan`] decides what can be verified, and from what each span starts.
 //! 4. [`span`] makes one span ready, [`replay`] replays it in the cage that [`sandbox`] makes, [`schedule`] says on which
 //!    thread.
 //! 5. [`judge`] repeats what differs; [`verdict`] is what can be said of it, [`report`] how it is told.
@@ -29,6 +29,7 @@ pub mod forensics;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod heap;
+pub mod history;
 pub mod http;
 pub mod image;
 pub mod judge;

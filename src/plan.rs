@@ -4,19 +4,23 @@
 //! it. Spans that depend on one another form a [`Unit`]; units are independent. It decides from rows alone and reads no
 //! item, so what it says of a pruned span is inferred from its neighbours.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::archive::Archives;
 use crate::capture::Captures;
-use crate::kernel_db::{DbError, KernelDb, SnapshotRow, SpanRow, VatOptions, WorkerType};
+use crate::history::{Break, Facts, First, History, Last, Link, OpenItems, Standing, Worker};
+use crate::kernel_db::{DbError, Edges, KernelDb, Reader, SnapshotRow, SpanRow, VatLists, VatOptions, WorkerType};
 use crate::transcript::{Hash256, Position, VatId};
+
+/// How many spans' items are looked at in one read: on a node that keeps all of them each takes a while.
+const SPANS_A_READ: usize = 1_000;
 
 /// Everything about a database that decides what can be verified.
 #[derive(Debug)]
 pub struct Survey {
     /// The spans of the vats that were asked for, by vat and start, each with the number of its items in the database.
     pub spans: Vec<(SpanRow, u64)>,
-    /// All vats that have spans.
+    /// All vats that have spans, or that the kernel's lists have.
     pub vats: BTreeSet<VatId>,
     /// The snapshots, by vat and position.
     pub snapshots: HashMap<(VatId, Position), SnapshotRow>,
@@ -26,40 +30,110 @@ pub struct Survey {
     pub relax_durability_rules: bool,
     /// Rows that can't be read, a sentence each.
     pub faults: Vec<String>,
+    /// Where the histories of the vats that were asked for break.
+    pub history: History,
+}
+
+/// What the check of the histories needs beside the rows, all from one read.
+struct Census {
+    lists: VatLists,
+    items: BTreeMap<VatId, (Position, Position)>,
+    /// The vats that have options of their own: a static vat's name is not among them.
+    options: BTreeSet<VatId>,
 }
 
 impl Survey {
     /// Reads it, for the vats that are given by ID or name, or for all if none is.
     ///
-    /// The items are counted in a short read for each vat: on a node that keeps all of them this takes a while.
+    /// The items are looked at in short reads: on a node that keeps all of them this takes a while.
     ///
     /// # Errors
     /// When the database can't be read.
     pub fn read(db: &KernelDb, vats: &[String]) -> Result<Self, DbError> {
-        let (rows, mut survey) = db.read(|reader| {
+        let (rows, census, mut survey) = db.read(|reader| {
             let (rows, faults) = reader.spans()?;
             let snapshots = reader.snapshots()?;
+            let census = Census {
+                lists: reader.vat_lists()?,
+                items: reader.item_bounds()?,
+                options: reader.vats_with_options()?,
+            };
             let survey = Self {
                 spans: Vec::new(),
-                vats: rows.iter().map(|row| row.id.vat.clone()).collect(),
+                vats: rows.iter().map(|row| &row.id.vat).chain(&census.lists.live).cloned().collect(),
                 snapshots: snapshots.into_iter().map(|row| ((row.vat.clone(), row.position), row)).collect(),
                 options: reader.vat_options()?,
                 relax_durability_rules: reader.relax_durability_rules()?,
                 faults,
+                history: History::default(),
             };
-            Ok((rows, survey))
+            Ok((rows, census, survey))
         })?;
         let is_wanted = |vat: &VatId| vats.is_empty() || vats.iter().any(|word| survey.is_named(vat, word));
         let wanted: Vec<SpanRow> = rows.into_iter().filter(|row| is_wanted(&row.id.vat)).collect();
+        let with_rows = survey.snapshots.keys().map(|(vat, _)| vat).chain(census.items.keys());
+        let mut to_check: BTreeSet<VatId> =
+            survey.vats.iter().chain(with_rows).filter(|vat| is_wanted(vat)).cloned().collect();
+        for fault in &census.lists.faults {
+            survey.history.add(Break { vat: None, position: 0, what: fault.clone(), spans: Vec::new() });
+        }
+        let mut snapshots: HashMap<VatId, Vec<SnapshotRow>> = HashMap::new();
+        for row in survey.snapshots.values() {
+            snapshots.entry(row.vat.clone()).or_default().push(row.clone());
+        }
         for of_one_vat in wanted.chunk_by(|one, other| one.id.vat == other.id.vat) {
-            survey.spans.extend(db.read(|reader| {
-                of_one_vat
-                    .iter()
-                    .map(|row| Ok((row.clone(), reader.count_items(&row.id)?)))
-                    .collect::<Result<Vec<_>, _>>()
-            })?);
+            let vat = &of_one_vat[0].id.vat;
+            to_check.remove(vat);
+            let links = survey.read_items(db, of_one_vat)?;
+            let open = db.read(|reader| reader.open_span(vat))?;
+            let open = open.map(|(row, present, hash)| OpenItems { row, present, hash });
+            survey.check(vat, &census, &links, snapshots.remove(vat).unwrap_or_default(), open);
+        }
+        for vat in to_check {
+            survey.check(&vat, &census, &[], snapshots.remove(&vat).unwrap_or_default(), None);
         }
         Ok(survey)
+    }
+
+    /// Counts the items of a vat's spans and looks at the first and the last one of each.
+    fn read_items(&mut self, db: &KernelDb, rows: &[SpanRow]) -> Result<Vec<Link>, DbError> {
+        let mut links = Vec::with_capacity(rows.len());
+        for some in rows.chunks(SPANS_A_READ) {
+            let read = db.read(|reader: &Reader<'_>| {
+                let one = |row: &SpanRow| Ok((reader.count_items(&row.id)?, reader.edges(&row.id)?));
+                some.iter().map(one).collect::<Result<Vec<(u64, Edges)>, _>>()
+            })?;
+            for (row, (present, (first, last))) in some.iter().zip(read) {
+                self.spans.push((row.clone(), present));
+                let (first, last) = (first.map(|text| First::of(&text)), last.map(|text| Last::of(&text)));
+                links.push(Link { row: row.clone(), first, last });
+            }
+        }
+        Ok(links)
+    }
+
+    fn check(
+        &mut self,
+        vat: &VatId,
+        census: &Census,
+        spans: &[Link],
+        mut snapshots: Vec<SnapshotRow>,
+        open: Option<OpenItems>,
+    ) {
+        snapshots.sort_by_key(|row| row.position);
+        let standing = match &census.lists.terminated {
+            Some(terminated) if terminated.contains(vat) => Standing::Terminated,
+            _ if census.lists.live.contains(vat) => Standing::Live,
+            Some(_) => Standing::Unlisted,
+            None => Standing::Terminated,
+        };
+        let worker = match self.options.get(vat) {
+            _ if !census.options.contains(vat) => Worker::NoKey,
+            Some(Ok(VatOptions { worker_type: Some(worker), .. })) => Worker::Is(worker.clone()),
+            _ => Worker::Unknown,
+        };
+        let items = census.items.get(vat).copied();
+        self.history.check(&Facts { vat, standing, worker, spans, snapshots: &snapshots, items, open });
     }
 
     fn is_named(&self, vat: &VatId, word: &str) -> bool {
@@ -188,6 +262,19 @@ pub struct PlannedSpan {
     pub base: Base,
     /// Whether it was asked for; if not, it is replayed because one that was asked for starts from its image.
     pub is_asked: bool,
+    /// The span before it, where it starts from the image that one saved.
+    pub before: Option<SpanBefore>,
+}
+
+/// A span that saved the image from which the next one starts.
+#[derive(Debug, Clone)]
+pub struct SpanBefore {
+    /// Its row.
+    pub row: SpanRow,
+    /// Where its items are.
+    pub items: ItemsAt,
+    /// Whether it was asked for itself.
+    pub is_asked: bool,
 }
 
 impl PlannedSpan {
@@ -224,17 +311,13 @@ pub fn plan(survey: &Survey, archives: &Archives, captures: &Captures, selection
         let before = index.checked_sub(1).map(|index| &survey.spans[index].0).filter(|before| follows(before, row));
         let after = survey.spans.get(index + 1).map(|(after, _)| after).filter(|after| follows(row, after));
         let begins = begins(survey, row, before);
-        let items = if *items_present == row.id.end.saturating_sub(row.id.start) {
-            ItemsAt::Database
-        } else if archives.has_items(&row.id) {
-            ItemsAt::Archive
-        } else if let Some(to) = captures.captured_to(&row.id) {
-            ItemsAt::Captured(to)
-        } else if *items_present > 0 {
-            ItemsAt::Database
-        } else {
-            ItemsAt::Nowhere
-        };
+        let items = items_at(archives, captures, row, *items_present);
+        let saved = before.filter(|_| begins == Begins::Load).zip(index.checked_sub(1));
+        let before = saved.map(|(before, at)| SpanBefore {
+            row: before.clone(),
+            items: items_at(archives, captures, before, survey.spans[at].1),
+            is_asked: selection.has(survey, before),
+        });
         let last = units.last().and_then(|unit| unit.last());
         let base = base(survey, archives, captures, row, begins, last.filter(|last| follows(&last.row, row)));
         let planned = PlannedSpan {
@@ -245,6 +328,7 @@ pub fn plan(survey: &Survey, archives: &Archives, captures: &Captures, selection
             is_asked: selection.has(survey, row),
             row: row.clone(),
             base,
+            before,
         };
         match units.last_mut() {
             Some(unit) if planned.base == Base::Chained => unit.push(planned),
@@ -257,6 +341,20 @@ pub fn plan(survey: &Survey, archives: &Archives, captures: &Captures, selection
     }
     units.retain(|unit| !unit.is_empty());
     units
+}
+
+fn items_at(archives: &Archives, captures: &Captures, row: &SpanRow, present: u64) -> ItemsAt {
+    if present == row.id.end.saturating_sub(row.id.start) {
+        ItemsAt::Database
+    } else if archives.has_items(&row.id) {
+        ItemsAt::Archive
+    } else if let Some(to) = captures.captured_to(&row.id) {
+        ItemsAt::Captured(to)
+    } else if present > 0 {
+        ItemsAt::Database
+    } else {
+        ItemsAt::Nowhere
+    }
 }
 
 fn follows(before: &SpanRow, row: &SpanRow) -> bool {
@@ -343,13 +441,21 @@ mod tests {
             options: HashMap::new(),
             relax_durability_rules: false,
             faults: Vec::new(),
+            history: History::default(),
         };
         for (start, end, incarnation, has_items, has_image) in spans {
             let id = SpanId { vat: vat.clone(), start: *start, end: *end };
             let row = SpanRow { id, hash: None, is_current: false, incarnation: *incarnation };
             survey.spans.push((row, if *has_items { end - start } else { 0 }));
             let position = end - 1;
-            let row = SnapshotRow { vat: vat.clone(), position, hash: None, bytes: None, has_image: *has_image };
+            let row = SnapshotRow {
+                vat: vat.clone(),
+                position,
+                hash: None,
+                bytes: None,
+                has_image: *has_image,
+                in_use: false,
+            };
             survey.snapshots.insert((vat.clone(), position), row);
         }
         survey

@@ -5,6 +5,7 @@
 //! image to the next. So are units that follow one another in a vat, a few at a time: then the image that a span is to start
 //! from need not be read again. Reports come out in the order of the plan, whoever finishes first.
 
+mod links;
 mod runs;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use crate::plan::{Base, Begins, PlannedSpan, Survey, Unit};
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning, image_at_end, recorded_image};
 use crate::transcript::{Hash256, Position, SpanId};
-use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};
+use crate::verdict::{Failure, Unverifiable, Verdict};
 
 /// What all replays of a run have in common.
 #[derive(Debug)]
@@ -329,7 +330,7 @@ pub fn run_span(
     let verified =
         catch_unwind(AssertUnwindSafe(|| verify(context, planned, worker, handover, &mut report, &mut leaves)));
     report.verdict = match verified {
-        Ok(Ok(verdict) | Err(verdict)) => verdict,
+        Ok(Ok(verdict) | Err(verdict)) => context.survey.history.weigh(&row.id, verdict),
         Err(_) => Verdict::Failed(Failure::System("spanwatch has a bug: please report what it printed".to_owned())),
     };
     report.weigh_contradictions();
@@ -353,16 +354,17 @@ fn verify(
         return Err(Verdict::Unverifiable(Unverifiable::SpanRow("it ends before it starts")));
     }
     if planned.is_local(context.survey) {
-        return Err(Verdict::NotApplicable(NotApplicable::LocalWorker));
+        return Err(links::local(context, planned));
     }
     let options =
         context.survey.options_of(&id.vat).map_err(|error| Verdict::Unverifiable(Unverifiable::Options(error)))?;
-    let text = SpanText::load(context.db, context.archives, context.captures, planned)?;
+    let text = SpanText::load(context.db, context.archives, context.captures, &planned.row, planned.items)?;
     let items = text.parse().map_err(Verdict::Unverifiable)?;
     report.begins = items.first().map(|(_, item)| item.kind.name());
     report.contradictions = audit::check_span(&items)
         .map_err(|error| Verdict::Failed(Failure::System(format!("the responses could not be checked: {error}"))))?;
-    let span = Span::new(&planned.row.id, planned.ends, &items, text.is_whole())?;
+    let span = Span::new(&planned.row.id, planned.ends, &items, text.is_whole())
+        .map_err(|verdict| links::said_to_be_local(verdict, &options, &items))?;
     report.ends = Some(span.ends);
     report.images = NamedImages { loads: span.loads(), saves: span.saves };
 
@@ -428,7 +430,12 @@ fn verify(
         report.evidence = Some(keeper.keep(&witness));
     }
     (leaves.saves, leaves.image) = (span.saves, judged.take_image());
-    Ok(judged.verdict)
+    // Only now: an edited row must not hide what the replay found.
+    let is_clean = matches!(judged.verdict, Verdict::Verified | Verdict::Partial(_));
+    match span.loads().filter(|_| is_clean) {
+        Some(loaded) => Ok(links::broken_before(context, planned, handover, loaded)?.unwrap_or(judged.verdict)),
+        None => Ok(judged.verdict),
+    }
 }
 
 /// The image that the replay of the span before gave.
@@ -443,8 +450,9 @@ fn chained<'a>(
         return Err(Verdict::Unverifiable(Unverifiable::ChainBroken { start, verdict }));
     };
     if handover.saves != Some(recorded) {
-        let what = "load-snapshot names another image than the save-snapshot before it".to_owned();
-        return Err(Verdict::Unverifiable(Unverifiable::Shape { position: id.start, what }));
+        let saved = handover.saves.map_or_else(|| "none".to_owned(), |saved| saved.to_string());
+        let what = format!("load-snapshot names {recorded}, the span before it saved {saved}");
+        return Err(Verdict::Unverifiable(Unverifiable::HistoryBroken { position: id.start, what }));
     }
     report.is_base_unproved = image.hash() != recorded;
     Ok(Beginning::Image(image))

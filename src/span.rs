@@ -7,7 +7,7 @@ use crate::archive::Archives;
 use crate::bundle;
 use crate::capture::Captures;
 use crate::image::{Image, ImageError};
-use crate::kernel_db::{DbError, ItemsRead, KernelDb, VatOptions};
+use crate::kernel_db::{DbError, ItemsRead, KernelDb, SpanRow, VatOptions};
 use crate::plan::{Base, ItemsAt, PlannedSpan};
 use crate::store::StoreError;
 use crate::transcript::{DeliveryKind, Hash256, Item, Items, Position, SpanId};
@@ -63,12 +63,13 @@ impl SpanText {
         db: &KernelDb,
         archives: &Archives,
         captures: &Captures,
-        planned: &PlannedSpan,
+        row: &SpanRow,
+        items_at: ItemsAt,
     ) -> Result<Self, Verdict> {
-        let id = &planned.row.id;
+        let id = &row.id;
         let recorded =
-            planned.row.hash.ok_or(Verdict::Unverifiable(Unverifiable::SpanRow("its hash is not a sha256 in hex")))?;
-        let items = match planned.items {
+            row.hash.ok_or(Verdict::Unverifiable(Unverifiable::SpanRow("its hash is not a sha256 in hex")))?;
+        let items = match items_at {
             ItemsAt::Database => match database_items(db, id, recorded)? {
                 Ok(items) => items,
                 Err(fault) if archives.has_items(id) => {

@@ -7,7 +7,7 @@
 use crate::archive::Archives;
 use crate::capture::Captures;
 use crate::kernel_db::{ItemsRead, KernelDb, Reader, SpanRow, VatstoreRows};
-use crate::plan::{Base, Begins, ItemsAt, PlannedSpan};
+use crate::plan::ItemsAt;
 use crate::span::SpanText;
 use crate::transcript::{Item, Items, Position, SpanHasher, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
@@ -162,16 +162,7 @@ impl Walk<'_> {
             _ if items_present > 0 => ItemsAt::Database,
             _ => ItemsAt::Nowhere,
         };
-        let planned = PlannedSpan {
-            row: row.clone(),
-            items_present,
-            begins: Begins::Unknown,
-            ends: None,
-            items,
-            base: Base::Blank,
-            is_asked: true,
-        };
-        match SpanText::load(self.auditor.db, archives, self.auditor.captures, &planned) {
+        match SpanText::load(self.auditor.db, archives, self.auditor.captures, row, items) {
             Ok(text) => {
                 self.follow(id, id.start, text.items())?;
                 if row.is_current {

@@ -12,7 +12,7 @@ use crate::capture::Captures;
 use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
 use crate::plan::{Base, ItemsAt, Selection, Survey, plan};
 use crate::replay::{Probe, WorkerProgram};
-use crate::report::{json, text::plural, verifiable};
+use crate::report::{history, json, text::plural, verifiable};
 use crate::visible::{self, Out};
 
 #[derive(Debug, Args)]
@@ -123,7 +123,8 @@ impl Kept {
             proposals.push((
                 format!("vat-transcript-archive-dir = \"{data}/transcript-archive\""),
                 "writes each span that closes to a file; name the directory with --transcript-archive \
-                 (or keep items in the database: vat-transcript-retention = \"archival\")",
+                 (or keep items in the database: vat-transcript-retention = \"archival\"; versions u17 to u21 stop \
+                 when a vat is terminated while this directory is set)",
             ));
         }
         if self.base_blank + self.base_in_database + self.base_in_archive < self.closed_spans
@@ -155,6 +156,8 @@ struct Report {
     workers: Vec<WorkerProgram>,
     worker_fault: Option<String>,
     row_faults: Vec<String>,
+    history: Vec<String>,
+    breaks: u64,
     app_toml: Vec<String>,
     #[serde(skip)]
     proposals: Vec<(String, &'static str)>,
@@ -191,11 +194,16 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         workers,
         worker_fault,
         row_faults: survey.faults,
+        history: history::text_lines(&survey.history),
+        breaks: survey.history.breaks().len() as u64,
         app_toml: proposals.iter().map(|(line, _)| line.clone()).collect(),
         kept,
         proposals,
     };
-    let is_well = report.bundle_faults.is_empty() && report.worker_fault.is_none() && report.row_faults.is_empty();
+    let is_well = report.bundle_faults.is_empty()
+        && report.worker_fault.is_none()
+        && report.row_faults.is_empty()
+        && report.history.is_empty();
     let mut out = visible::stdout();
     match args.db.format {
         Format::Json => writeln!(out, "{}", json::line(&report))?,
@@ -289,6 +297,12 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
     }
     for fault in &report.row_faults {
         writeln!(out, "rows       FAULT {fault}")?;
+    }
+    if report.history.is_empty() {
+        writeln!(out, "history    each vat's rows form one chain")?;
+    }
+    for line in &report.history {
+        writeln!(out, "history    {line}")?;
     }
     if report.proposals.is_empty() {
         return writeln!(out, "app.toml   nothing to change");

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use clap::Args;
 use serde::Serialize;
 
+use super::verify::write_history;
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs};
 use crate::capture::Captures;
 use crate::kernel_db::SpanRow;
@@ -38,6 +39,8 @@ struct SpanLine<'a> {
     verifiable: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    damage: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -49,6 +52,8 @@ struct SummaryLine {
     not_verifiable: u64,
     local: u64,
     open: u64,
+    breaks: u64,
+    begin_late: u64,
 }
 
 pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
@@ -77,6 +82,9 @@ pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
             Format::Text => writeln!(out, "{}", text_of(&line))?,
         }
     }
+    write_history(&mut out, args.db.format, &survey.history)?;
+    summary.breaks = survey.history.breaks().len() as u64;
+    summary.begin_late = survey.history.gaps().len() as u64;
     match args.db.format {
         Format::Json => writeln!(out, "{}", json::line(&summary))?,
         Format::Text => writeln!(
@@ -91,12 +99,17 @@ pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
         )?,
     }
     out.flush()?;
-    Ok(if summary.not_verifiable == 0 && survey.faults.is_empty() { Exit::Verified } else { Exit::Incomplete })
+    let is_sound = survey.faults.is_empty() && survey.history.is_whole();
+    Ok(if summary.not_verifiable == 0 && is_sound { Exit::Verified } else { Exit::Incomplete })
 }
 
 fn describe<'a>(planned: &'a PlannedSpan, survey: &'a Survey) -> SpanLine<'a> {
     let id = &planned.row.id;
-    let verifiable = verifiable(planned, planned.is_local(survey));
+    let broken = survey.history.reason(id);
+    let verifiable = match &broken {
+        Some(reason) => Err(reason.to_string()),
+        None => verifiable(planned, planned.is_local(survey)),
+    };
     SpanLine {
         r#type: "span",
         vat: id.vat.as_str(),
@@ -115,6 +128,7 @@ fn describe<'a>(planned: &'a PlannedSpan, survey: &'a Survey) -> SpanLine<'a> {
         base: planned.base.label(),
         verifiable: verifiable.as_ref().map_or("no", |word| word),
         reason: verifiable.err(),
+        damage: broken.is_some(),
     }
 }
 
@@ -123,6 +137,7 @@ fn describe_open<'a>(row: &'a SpanRow, items_present: u64, survey: &'a Survey) -
     let id = &row.id;
     let image = id.start.checked_sub(1).map(|position| (id.vat.clone(), position));
     let has_image = image.is_some_and(|image| survey.snapshots.contains_key(&image));
+    let broken = survey.history.reason(id);
     SpanLine {
         r#type: "span",
         vat: id.vat.as_str(),
@@ -135,7 +150,8 @@ fn describe_open<'a>(row: &'a SpanRow, items_present: u64, survey: &'a Survey) -
         items_present,
         base: if has_image { "recorded" } else { "blank" },
         verifiable: "open",
-        reason: Some("it is verified once it is closed".to_owned()),
+        damage: broken.is_some(),
+        reason: Some(broken.map_or_else(|| "it is verified once it is closed".to_owned(), |reason| reason.to_string())),
     }
 }
 

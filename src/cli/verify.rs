@@ -1,6 +1,7 @@
 //! `spanwatch verify`.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -12,13 +13,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs, WorkerArgs, default_jobs};
 use crate::capture::Captures;
 use crate::evidence::{EvidenceError, Keeper, WorkerColumn, column, note_workers, worker_facts};
+use crate::history::History;
 use crate::judge::{Court, House, REPEATS};
 use crate::kernel_db::Access;
 use crate::plan::plan;
-use crate::report::{Totals, json, text};
+use crate::report::{Totals, history, json, text};
 use crate::schedule::{self, Context, SpanReport};
 use crate::transcript::SpanId;
-use crate::visible;
+use crate::visible::{self, Out};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -105,12 +107,21 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Diverged);
     }
     written?;
+    write_history(&mut out, args.db.format, &survey.history)?;
     let summary = match args.db.format {
         Format::Text => text::summary(&totals, began.elapsed()),
         Format::Json => json::summary(&totals, &programs, began.elapsed()),
     };
     out.write_lines(&summary)?;
-    Ok(exit(&totals, survey.faults.is_empty()))
+    Ok(exit(&totals, survey.faults.is_empty() && survey.history.is_whole()))
+}
+
+/// Where the histories break, also where no closed span is concerned.
+pub(super) fn write_history(out: &mut Out<impl Write>, format: Format, found: &History) -> io::Result<()> {
+    match format {
+        Format::Text => history::text_lines(found).iter().try_for_each(|line| writeln!(out, "{line}")),
+        Format::Json => history::json_lines(found).try_for_each(|line| writeln!(out, "{line}")),
+    }
 }
 
 /// What each of several workers did with the spans of which there is evidence.
@@ -151,11 +162,11 @@ fn beside_a_node(asked: Option<NonZeroUsize>) -> NonZeroUsize {
     asked.unwrap_or(half)
 }
 
-pub(super) fn exit(totals: &Totals, are_all_rows_readable: bool) -> Exit {
+pub(super) fn exit(totals: &Totals, are_all_rows_sound: bool) -> Exit {
     let incomplete = totals.count("unverifiable") + totals.count("failed");
     if totals.count("diverged") > 0 || totals.contradictions > 0 {
         Exit::Diverged
-    } else if incomplete > 0 || totals.asked_verified == 0 || !are_all_rows_readable {
+    } else if incomplete > 0 || totals.asked_verified == 0 || !are_all_rows_sound {
         Exit::Incomplete
     } else {
         Exit::Verified

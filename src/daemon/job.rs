@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::shared::Shared;
+use crate::history::History;
 use crate::kernel_db::{DbError, Reader, SpanRow, VatOptions};
 use crate::plan::{Base, Selection, Survey, Unit, plan};
 use crate::store::{Job, StoreError};
@@ -101,5 +102,6 @@ fn empty() -> Survey {
         options: HashMap::new(),
         relax_durability_rules: false,
         faults: Vec::new(),
+        history: History::default(),
     }
 }

@@ -9,6 +9,7 @@
 //! Source of the schema: `@agoric/swing-store` 0.10.0 (`src/transcriptStore.js`, `snapStore.js`, `bundleStore.js`).
 
 mod access;
+mod census;
 mod news;
 mod query;
 mod rows;
@@ -29,6 +30,7 @@ use crate::temp::{Purpose, TempDir};
 use access::Hold;
 pub use access::{Access, CommitMark};
 pub(crate) use access::{Fingerprint, beside};
+pub use census::{Edges, VatLists};
 pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse, Reread, RowKey};
 pub use query::Reader;
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};

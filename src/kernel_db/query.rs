@@ -1,6 +1,6 @@
 //! The queries, all inside one read transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -97,7 +97,8 @@ impl<'a> Reader<'a> {
     /// When SQLite fails.
     pub fn snapshots(&self) -> rusqlite::Result<Vec<SnapshotRow>> {
         let mut statement = self.db.prepare(
-            "SELECT vatID, snapPos, hash, octet_length(compressedSnapshot) IS NOT NULL, uncompressedSize FROM snapshots ORDER BY vatID, snapPos",
+            "SELECT vatID, snapPos, hash, octet_length(compressedSnapshot) IS NOT NULL, uncompressedSize, inUse FROM snapshots \
+             ORDER BY vatID, snapPos",
         )?;
         let mut rows = statement.query([])?;
         let mut snapshots: Vec<SnapshotRow> = Vec::new();
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
     /// When SQLite fails.
     pub fn snapshot(&self, vat: &VatId, at: Position) -> rusqlite::Result<Option<SnapshotRow>> {
         let mut statement = self.db.prepare_cached(
-            "SELECT vatID, snapPos, hash, octet_length(compressedSnapshot) IS NOT NULL, uncompressedSize FROM snapshots \
+            "SELECT vatID, snapPos, hash, octet_length(compressedSnapshot) IS NOT NULL, uncompressedSize, inUse FROM snapshots \
              WHERE vatID = ? AND snapPos = ?",
         )?;
         let row = statement.query_row(params![vat.as_str(), signed(at)], |row| Ok(snapshot_row(row))).optional()?;
@@ -249,6 +250,18 @@ impl<'a> Reader<'a> {
         Ok(options)
     }
 
+    /// The vats that have options.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn vats_with_options(&self) -> rusqlite::Result<BTreeSet<VatId>> {
+        let mut statement =
+            self.db.prepare("SELECT key FROM kvStore WHERE key > 'v' AND key < 'w' AND key GLOB 'v[0-9]*.options'")?;
+        let keys = statement.query_map([], |row| Ok(text_of(row.get_ref(0)?)))?;
+        let vat = |key: Option<String>| key.and_then(|key| VatId::parse(key.strip_suffix(".options")?));
+        keys.filter_map(|key| key.map(vat).transpose()).collect()
+    }
+
     /// The static vats by name.
     ///
     /// # Errors
@@ -308,6 +321,7 @@ fn snapshot_row(row: &Row<'_>) -> Option<SnapshotRow> {
         hash: text_of(row.get_ref(2).ok()?).and_then(|text| Hash256::parse(&text)),
         has_image: row.get(3).ok()?,
         bytes: position(row.get_ref(4).ok()?),
+        in_use: !matches!(row.get_ref(5).ok()?, ValueRef::Null),
     })
 }
 

@@ -30,6 +30,8 @@ pub struct SnapshotRow {
     pub bytes: Option<u64>,
     /// Whether the compressed image is there.
     pub has_image: bool,
+    /// Whether the kernel starts the vat from it now.
+    pub in_use: bool,
 }
 
 /// A row of `bundles` without its bytes.

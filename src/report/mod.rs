@@ -1,5 +1,7 @@
-//! How results are told: a line a span for people ([`text`]), an object a line for programs ([`json`]).
+//! How results are told: a line a span for people ([`text`]), an object a line for programs ([`json`]), and where a
+//! vat's rows contradict one another ([`history`]).
 
+pub mod history;
 pub mod json;
 pub mod text;
 

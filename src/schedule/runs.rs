@@ -208,7 +208,7 @@ mod tests {
         let base = if number == 0 { Base::Blank } else { base };
         let row = SpanRow { id, hash: None, is_current: false, incarnation: 0 };
         let (begins, ends, at) = (Begins::Unknown, None, ItemsAt::Database);
-        vec![PlannedSpan { row, items_present: items, begins, ends, items: at, base, is_asked: true }]
+        vec![PlannedSpan { row, items_present: items, begins, ends, items: at, base, is_asked: true, before: None }]
     }
 
     fn threads(jobs: usize) -> NonZeroUsize {

@@ -5,6 +5,7 @@
 //! | `faults` | a misbehaving worker gets the right verdict | a fake worker and a database written for it |
 //! | `audit` | a wrong answer of the kernel, and a wrong row of a vatstore, is found without a worker, and no honest one | copies of the lab's databases, and a stand-in for a node |
 //! | `bad_input` | a damaged database or archive gets the right verdict, and the other spans go on | likewise |
+//! | `history` | a history that was edited is never verified, an honest one never called broken | likewise, the lab's databases, and imports |
 //! | `lab` | every span of a real kernel's database is verified, in each retention | databases that the lab wrote |
 //! | `daemon` | nothing that closes goes without a verdict | a stand-in for a node, block by block |
 //! | `fates` | whatever happens to node or daemon is survived | likewise |
@@ -38,6 +39,7 @@ mod export;
 mod fates;
 mod faults;
 mod heap;
+mod history;
 mod lab;
 mod limits;
 mod mutations;

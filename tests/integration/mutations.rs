@@ -42,7 +42,13 @@ pub fn record(lab: &Lab) -> Record {
     for table in ["transcriptItems", "transcriptSpans", "snapshots"] {
         db.execute(&format!("DELETE FROM {table} WHERE vatID != ?"), [&vat]).expect("delete");
     }
-    db.execute_batch("VACUUM").expect("vacuum");
+    // The kernel's own lists have no other vat either.
+    db.execute("DELETE FROM kvStore WHERE key GLOB 'vat.name.*' AND value != ?", [&vat]).expect("delete");
+    db.execute_batch(
+        r#"UPDATE kvStore SET value = '[]' WHERE key IN ('vat.dynamicIDs', 'vats.terminated');
+        UPDATE kvStore SET value = '["collections"]' WHERE key = 'vat.names'; VACUUM"#,
+    )
+    .expect("sql");
     let (start, end) = db
         .query_row(
             "SELECT startPos, endPos FROM transcriptSpans WHERE vatID = ? AND isCurrent IS NULL AND startPos > 0 ORDER BY startPos",

@@ -35,7 +35,7 @@ pub struct Synthetic {
 }
 
 /// Vat v1 with three closed spans, `[0, 6)`, `[6, 11)` and `[11, 16)`, and an open one; v2 with one closed span,
-/// `[0, 6)`; v3 is local. All images are kept.
+/// `[0, 6)`; v3 is local and was upgraded: a closed span and an open one. All images are kept.
 pub fn database() -> Synthetic {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("swingstore.sqlite");
@@ -47,16 +47,7 @@ pub fn database() -> Synthetic {
             node.save(vat);
         }
     }
-    put(&node.db, "v3.options", r#"{"workerOptions":{"type":"local"},"name":"local"}"#);
-    for (end, hash, is_current) in [(0, "", None), (1, "", Some(1))] {
-        let start = if is_current.is_some() { 1 } else { 0 };
-        node.db
-            .execute(
-                "INSERT OR REPLACE INTO transcriptSpans VALUES ('v3', ?, ?, ?, ?, 0)",
-                params![start, end, hash, is_current],
-            )
-            .expect("write");
-    }
+    node.start_local_vat("v3", "local");
     node.commit();
     node.stop();
     Synthetic { dir, file }
@@ -113,6 +104,9 @@ impl Node {
             std::fs::create_dir_all(archive).expect("a directory");
         }
         let bundles = write_bundles(&db);
+        for list in ["vat.names", "vat.dynamicIDs", "vats.terminated"] {
+            put(&db, list, "[]");
+        }
         let node = Self { db, keep, bundles, vats: BTreeMap::new(), height: 0, answers_wrongly: false };
         node.begin();
         node
@@ -123,6 +117,48 @@ impl Node {
         self.db = Connection::open(file).expect("open");
         self.begin();
         self
+    }
+
+    /// Changes one of the kernel's lists of vats.
+    fn list(&self, key: &str, change: impl FnOnce(&mut Vec<String>)) {
+        let read = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+        let text = self.db.query_row("SELECT value FROM kvStore WHERE key = ?", [key], read).expect("a list");
+        let mut list = serde_json::from_str(&text).expect("JSON");
+        change(&mut list);
+        put(&self.db, key, &json!(list).to_string());
+    }
+
+    /// A vat in a local worker, with a transcript, that was upgraded once.
+    fn start_local_vat(&self, vat: &str, name: &str) {
+        put(&self.db, &format!("vat.name.{name}"), vat);
+        self.list("vat.names", |names| names.push(name.to_owned()));
+        put(
+            &self.db,
+            &format!("{vat}.options"),
+            &json!({"workerOptions": {"type": "local"}, "name": name}).to_string(),
+        );
+        let initialize =
+            r#"{"d":["initialize-worker",{"source":{},"workerOptions":{"type":"local"}}],"sc":[],"r":{"status":"ok"}}"#;
+        let start = r##"{"d":["startVat",{"body":"#{}","slots":[]}],"sc":[],"r":{"status":"ok"}}"##;
+        let shutdown = r#"{"d":["shutdown-worker"],"sc":[],"r":{"status":"ok"}}"#;
+        let spans = [(0, &[initialize, start, shutdown][..], None), (3, &[initialize, start][..], Some(1))];
+        for (incarnation, (from, items, is_current)) in (0..).zip(spans) {
+            for (position, item) in (from..).zip(items) {
+                self.db
+                    .execute(
+                        "INSERT INTO transcriptItems VALUES (?, ?, ?, ?)",
+                        params![vat, position, item, incarnation],
+                    )
+                    .expect("write");
+            }
+            let (end, hash) = (from + items.len() as i64, span_hash(items.iter().map(|item| (*item).to_owned())));
+            self.db
+                .execute(
+                    "INSERT INTO transcriptSpans VALUES (?, ?, ?, ?, ?, ?)",
+                    params![vat, from, end, hash, is_current, incarnation],
+                )
+                .expect("write");
+        }
     }
 
     fn begin(&self) {
@@ -168,6 +204,7 @@ impl Node {
 
     pub fn start_vat(&mut self, vat: &str, name: &str) {
         put(&self.db, &format!("vat.name.{name}"), vat);
+        self.list("vat.names", |names| names.push(name.to_owned()));
         let options = json!({"workerOptions": {"type": "xsnap", "bundleIDs": self.bundles.worker}, "name": name});
         put(&self.db, &format!("{vat}.options"), &options.to_string());
         let (heap, item) = initialize(vat, &self.bundles);
@@ -305,7 +342,14 @@ impl Node {
         self.close_span(vat);
         self.db.execute("UPDATE snapshots SET inUse = NULL WHERE vatID = ?", [vat]).expect("write");
         // It leaves the kernel's lists at once.
-        self.db.execute("DELETE FROM kvStore WHERE key GLOB 'vat.name.*' AND value = ?", [vat]).expect("write");
+        let name = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+        let key: String = self
+            .db
+            .query_row("SELECT key FROM kvStore WHERE key GLOB 'vat.name.*' AND value = ?", [vat], name)
+            .expect("a static vat");
+        self.db.execute("DELETE FROM kvStore WHERE key = ?", [&key]).expect("write");
+        self.list("vat.names", |names| names.retain(|name| key != format!("vat.name.{name}")));
+        self.list("vats.terminated", |vats| vats.push(vat.to_owned()));
         self.vats.remove(vat);
     }
 
@@ -340,6 +384,7 @@ impl Node {
         }
         let of_vat = "DELETE FROM kvStore WHERE key >= ? AND key < ?";
         self.db.execute(of_vat, [format!("{vat}."), format!("{vat}/")]).expect("write");
+        self.list("vats.terminated", |vats| vats.retain(|other| other != vat));
     }
 }
 
