@@ -179,6 +179,17 @@ impl Walk<'_> {
         self.open = None;
         self.audit.spans += 1;
         if id.start != self.next {
+            // Only before its first span can a vat's history lack something that no kernel deletes by itself.
+            if self.audit.spans > 1 {
+                let what = format!("the span before it ends at {}", self.next);
+                let reason = Unverifiable::HistoryBroken { position: id.start, what };
+                self.audit.faults.push(Fault {
+                    start: id.start,
+                    reason: reason.label(),
+                    is_damage: reason.is_damage(),
+                    explanation: reason.to_string(),
+                });
+            }
             self.forget();
         }
         self.next = id.start;

@@ -274,6 +274,18 @@ fn a_write_that_was_changed_contradicts_what_comes_of_it() {
     assert!(!contradictions(&run).is_empty());
 }
 
+/// A row less in the middle is no pruning.
+#[test]
+fn a_hole_in_the_history_is_told() {
+    let tampered = Tampered::new();
+    let start = tampered.record.start;
+    let run =
+        tampered.with_rows(&format!("DELETE FROM transcriptSpans WHERE vatID = '{{vat}}' AND startPos = {start}"));
+    let line = run.lines("audit").remove(0);
+    assert_eq!((run.code, line["faults"][0]["reason"].as_str()), (4, Some("history_broken")), "{}", run.out);
+    assert_eq!(line["faults"][0]["start"].as_i64(), Some(tampered.record.end));
+}
+
 /// The options of a vat do not excuse it from having a transcript that is there.
 #[test]
 fn options_that_deny_a_transcript_hide_nothing() {
