@@ -1,21 +1,32 @@
-# The daemon with the worker of @agoric/xsnap. The worker must be the node's own: name its version with
-#   --build-arg XSNAP_VERSION=…
-# or mount the node's worker over /usr/local/bin/xsnap-worker.
+# The daemon with the worker of @agoric/xsnap. The worker must be the node's own: for another version run
+#   npm install --package-lock-only @agoric/xsnap@VERSION
+# in config/worker, or mount the node's worker over /usr/local/bin/xsnap-worker.
+#
+# A tag can be moved to another image, a digest cannot. This pins the three base images:
+#   digest() { docker buildx imagetools inspect "$1" --format '{{.Manifest.Digest}}'; }
+#   pin() { echo "$1@$(digest "$1")"; }
+#   docker build --build-arg NODE_IMAGE="$(pin docker.io/library/node:20-bookworm)" \
+#     --build-arg RUST_IMAGE="$(pin docker.io/library/rust:1.95-bookworm)" \
+#     --build-arg DEBIAN_IMAGE="$(pin docker.io/library/debian:bookworm-slim)" --tag spanwatch .
 
-FROM docker.io/library/node:20-bookworm AS worker
-ARG XSNAP_VERSION=0.15.0
+ARG NODE_IMAGE=docker.io/library/node:20-bookworm
+ARG RUST_IMAGE=docker.io/library/rust:1.95-bookworm
+ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-slim
+
+FROM ${NODE_IMAGE} AS worker
 WORKDIR /build
-# Compiled as it is installed.
-RUN npm init -y > /dev/null && npm install --no-audit --no-fund "@agoric/xsnap@${XSNAP_VERSION}" \
+COPY config/worker/package.json config/worker/package-lock.json ./
+# Exactly what the lock file lists, each package checked against its hash. The worker is compiled as it is installed.
+RUN npm ci --no-audit --no-fund \
  && cp node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/release/xsnap-worker /xsnap-worker \
  && /xsnap-worker -v
 
-FROM docker.io/library/rust:1.95-bookworm AS spanwatch
+FROM ${RUST_IMAGE} AS spanwatch
 WORKDIR /build
 COPY . .
 RUN cargo build --release --locked --bin spanwatch && cp target/release/spanwatch /spanwatch
 
-FROM docker.io/library/debian:bookworm-slim
+FROM ${DEBIAN_IMAGE}
 # The number is what the node's group must let in; override it with `--user`.
 RUN groupadd --gid 65520 spanwatch && useradd --uid 65520 --gid 65520 --no-create-home --shell /usr/sbin/nologin spanwatch \
  && install -d -o spanwatch -g spanwatch -m 0750 /state

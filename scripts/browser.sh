@@ -3,9 +3,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/tools/browser
-if [ -x "$tools/run" ] && "$tools/run" --version >/dev/null 2>&1; then exit 0; fi
-# Asked for by name, as the system may have one of them already, and then it would not be among what is missing.
-wanted=(chromium-headless-shell fonts-dejavu-core)
+# Opens a page: `--version` needs none of the browser's own files. In a profile of its own, as it would write to HOME.
+works() {
+  local profile status=0
+  profile=$(mktemp -d)
+  HOME=$profile timeout 60 "$1" --headless --user-data-dir="$profile" --dump-dom 'data:text/html,<p>it works</p>' >"$profile/out" 2>&1 || status=$?
+  grep -q 'it works' "$profile/out" || { echo "$1 opens no page (status $status):"; tail -n 5 "$profile/out"; status=1; } >&2
+  rm -rf "$profile"
+  return "$status"
+}
+if [ -x "$tools/run" ] && works "$tools/run" 2>/dev/null; then exit 0; fi
+# All of the browser by name, as it looks for its files beside its program: the system may have a part of it, which would not be
+# among what is missing (chromium-common comes with Debian's chromium).
+wanted=(chromium-headless-shell chromium-common fonts-dejavu-core)
 # What apt would install is what the system lacks; nobody needs to be root to ask.
 missing() { apt-get -s -qq --no-install-recommends install "${wanted[@]}" | awk '$1 == "Inst" { print $2 }'; }
 work=$(mktemp -d)
@@ -41,4 +51,5 @@ chmod +x "$work/run"
 rm -rf "$tools"
 mkdir -p "$tools"
 mv "$work/root" "$work/fonts.conf" "$work/run" "$tools/"
+works "$tools/run"
 "$tools/run" --version

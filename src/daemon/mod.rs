@@ -9,6 +9,7 @@ mod job;
 mod links;
 mod look;
 mod outcome;
+mod reach;
 mod replayer;
 mod shared;
 mod watch;
@@ -126,6 +127,9 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         let address = listener.local_addr()?;
         tokio::spawn(http::serve(listener, Arc::clone(shared), descriptors));
         tracing::info!(%address, "serving /metrics, /healthz, /readyz and /api/v1");
+        if let Some(warning) = reach::warning(address) {
+            tracing::warn!("{warning}");
+        }
     }
     watch::start(shared)?;
     replayer::start(shared)?;

@@ -86,7 +86,7 @@ pub(crate) struct Inmate {
 
 /// Why a program did not start.
 #[derive(Debug, thiserror::Error)]
-#[error("{}failed to {what}: {source}", layer.map(|layer| format!("layer {}: ", layer.label())).unwrap_or_default())]
+#[error("{}failed to {what}: {source}{}", layer.map(|layer| format!("layer {}: ", layer.label())).unwrap_or_default(), filter_hint(source))]
 pub struct SpawnError {
     /// The layer that could not be had, if it was one.
     pub layer: Option<Layer>,
@@ -94,6 +94,21 @@ pub struct SpawnError {
     pub what: &'static str,
     /// What the system said.
     pub source: io::Error,
+}
+
+/// A refusal may come from a filter that spanwatch itself is under, which is mended in another place than the system's settings.
+fn filter_hint(source: &io::Error) -> &'static str {
+    // proc_pid_status(5): 2 is a filter.
+    let is_filtered = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+    };
+    if source.raw_os_error() == Some(libc::EPERM) && is_filtered() {
+        "; spanwatch is under a filter of system calls: does SystemCallFilter= or RestrictNamespaces= of its service, or the \
+         container's seccomp profile, refuse this?"
+    } else {
+        ""
+    }
 }
 
 impl SpawnError {

@@ -3,6 +3,7 @@
 //! `scripts/browser.sh` gets it. It is talked to over a pair of pipes (`--remote-debugging-pipe`): JSON messages, a zero byte
 //! after each. Source: the protocol's domains `Page`, `Network`, `Runtime`, `Log` and `Emulation`.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -18,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A page may ask for more a while after it is loaded.
 const SETTLED: Duration = Duration::from_millis(300);
 
+/// The file in its profile with what it said on its own error.
+const SAID: &str = "said";
+
 /// A browser with one page in it.
 pub struct Browser {
     process: Child,
@@ -26,7 +30,8 @@ pub struct Browser {
     next: u64,
     session: String,
     events: Vec<Value>,
-    _profile: tempfile::TempDir,
+    /// With what it said on its own error.
+    profile: tempfile::TempDir,
 }
 
 /// What happened while a page was loaded and shown.
@@ -40,13 +45,18 @@ pub struct Seen {
 
 impl Browser {
     pub fn start() -> Self {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/browser/run");
-        assert!(program.exists(), "the browser is there: `scripts/browser.sh` gets it");
+        Self::start_program(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/browser/run"))
+    }
+
+    /// Another program in its place.
+    pub fn start_program(program: &Path) -> Self {
+        assert!(program.exists(), "{} is missing: `scripts/browser.sh` gets it", program.display());
         let profile = tempfile::tempdir().expect("a directory");
-        // Its ends of the pipes are the descriptors 3 and 4. What it says on its own error is of no interest.
+        // Its ends of the pipes are the descriptors 3 and 4.
         let mut process = Command::new("sh")
-            .args(["-c", "exec \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null", "sh"])
+            .args(["-c", "exec \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null", "sh"])
             .arg(program)
+            .stderr(File::create(profile.path().join(SAID)).expect("a file"))
             .args(["--headless", "--remote-debugging-pipe", "--no-first-run", "--disable-background-networking"])
             .args(["--disable-component-update", "--disable-sync", "--force-color-profile=srgb"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -67,15 +77,8 @@ impl Browser {
                 }
             }
         });
-        let mut browser = Self {
-            process,
-            commands,
-            messages,
-            next: 0,
-            session: String::new(),
-            events: Vec::new(),
-            _profile: profile,
-        };
+        let mut browser =
+            Self { process, commands, messages, next: 0, session: String::new(), events: Vec::new(), profile };
         let target = browser.ask("Target.createTarget", &json!({"url": "about:blank", "width": 1280, "height": 900}));
         let attach = json!({"targetId": target["targetId"], "flatten": true});
         let session = browser.ask("Target.attachToTarget", &attach);
@@ -157,10 +160,12 @@ impl Browser {
         }
         let mut bytes = message.to_string().into_bytes();
         bytes.push(0);
-        self.commands.write_all(&bytes).expect("the browser listens");
+        if let Err(error) = self.commands.write_all(&bytes) {
+            panic!("the browser does not listen: {error}; {}", self.end());
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.receive(deadline).unwrap_or_else(|| panic!("no answer to {method}"));
+            let answer = self.receive(deadline).unwrap_or_else(|| panic!("no answer to {method}; {}", self.end()));
             if answer["id"] == id {
                 assert_eq!(answer["error"], Value::Null, "{method}");
                 return answer["result"].clone();
@@ -178,8 +183,19 @@ impl Browser {
                 Some(message)
             }
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => panic!("the browser ended: {:?}", self.process.try_wait()),
+            Err(RecvTimeoutError::Disconnected) => panic!("{}", self.end()),
         }
+    }
+
+    /// How it ended, and what it said.
+    fn end(&mut self) -> String {
+        std::thread::sleep(SETTLED);
+        let said = std::fs::read(self.profile.path().join(SAID)).unwrap_or_default();
+        let how = match self.process.try_wait() {
+            Ok(Some(status)) => format!("ended ({status})"),
+            _ => "still runs".to_owned(),
+        };
+        format!("the browser {how} and said:\n{}", String::from_utf8_lossy(&said))
     }
 }
 
@@ -188,4 +204,17 @@ impl Drop for Browser {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// What a browser that can't start says is in the failure of the test.
+#[test]
+fn a_browser_that_cannot_start_is_heard() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("run");
+    std::fs::write(&program, "#!/bin/sh\necho 'icudtl.dat not found in bundle' >&2\nkill -TRAP $$\n").expect("write");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    let failure = std::panic::catch_unwind(|| drop(Browser::start_program(&program))).expect_err("it ends at once");
+    let text = failure.downcast_ref::<String>().expect("a text");
+    assert!(text.contains("icudtl.dat not found in bundle") && text.contains("signal: 5"), "{text}");
 }

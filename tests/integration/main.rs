@@ -16,6 +16,7 @@
 //! | `limits` | connections, time and memory have limits that hold, and what waits behind them goes on | the daemon and commands, and programs that take too much |
 //! | `special_files` | a FIFO, a device or a link in place of a file is an error, never a wait | all commands, and the daemon |
 //! | `strangers` | no program runs that came with a database, evidence or a directory of others | a program that leaves a mark when it runs |
+//! | `service` | the unit's filter lets through what is needed | real workers, under that filter |
 //! | `report` | the page that tells a divergence is whole, and reads well | a real headless browser (`browser`) |
 //! | `export` | tools of others run what is exported | `replay.js` of the real package |
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
@@ -48,6 +49,7 @@ mod report;
 mod rows;
 mod run;
 mod sandbox;
+mod service;
 mod special_files;
 mod strangers;
 mod synthetic;

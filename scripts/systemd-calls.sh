@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Prints the groups of system calls that SystemCallFilter= knows in the systemd of a Debian release, and which calls each has.
+# Needs a Debian system; it installs nothing. The unit's filter is checked against what this printed:
+#   scripts/systemd-calls.sh bookworm > tests/systemd/calls-252.txt
+#   scripts/systemd-calls.sh sid      > tests/systemd/calls-262.txt
+set -euo pipefail
+suite=${1:?usage: scripts/systemd-calls.sh SUITE}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work"/state/lists/partial "$work"/cache/archives/partial "$work"/debs
+echo "deb http://deb.debian.org/debian $suite main" > "$work/sources.list"
+touch "$work/state/status"
+apt=(-qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State="$work/state"
+  -o Dir::State::status="$work/state/status" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root)
+apt-get "${apt[@]}" update >&2
+# The program, with all that it is linked to or loads when it needs it.
+mapfile -t packages < <(apt-get "${apt[@]}" -s --no-install-recommends install systemd libseccomp2 | awk '$1 == "Inst" { print $2 }')
+(cd "$work/debs" && apt-get "${apt[@]}" download "${packages[@]}" >&2)
+for package in "$work"/debs/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+libraries=$(dirname "$(find "$work/root" -name 'libsystemd-shared-*.so' | head -n 1)")
+loader=$(find "$work/root" -name 'ld-linux*.so.2' | head -n 1)
+machine=$(gcc -print-multiarch)
+run() {
+  "$loader" --library-path "$libraries:$work/root/usr/lib/$machine:$work/root/lib/$machine" "$work/root/usr/bin/systemd-analyze" "$@"
+}
+echo "# scripts/systemd-calls.sh $suite"
+echo "# $(run --version | head -n 1)"
+# Not @known: that is a list of everything.
+run --no-pager syscall-filter 2>/dev/null | sed -n '/^@known/q; /^#/d; p'
