@@ -124,6 +124,27 @@ fn the_image_is_built_from_what_can_be_pinned() {
     }
 }
 
+/// Cargo reads the manifests of all members and looks for their files, whichever program is built.
+#[test]
+fn the_image_is_built_from_all_that_cargo_needs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let context = tempfile::tempdir().expect("a directory");
+    for path in include_str!("../../.dockerignore").lines().filter_map(|line| line.strip_prefix('!')) {
+        let mut copy = Command::new("cp");
+        copy.current_dir(root).args(["-r", "--parents", path]).arg(context.path());
+        assert!(copy.status().expect("cp").success(), "{path}");
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(context.path()).args(["metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"]);
+    let read = run(cargo);
+    assert_eq!(read.code, 0, "{}", read.err);
+    let metadata: serde_json::Value = serde_json::from_str(&read.out).expect("json");
+    let targets = metadata["packages"][0]["targets"].as_array().expect("targets");
+    let program = targets.iter().find(|target| target["kind"][0] == "bin" && target["name"] == "spanwatch");
+    let source = program.expect("the program")["src_path"].as_str().expect("a path");
+    assert!(Path::new(source).starts_with(context.path()) && Path::new(source).exists(), "{source}");
+}
+
 /// As systemd does it: what is not allowed fails, with EPERM (`SystemCallErrorNumber=`) or as the kernel would without the call.
 fn under(command: &mut Command, allowed: &BTreeSet<String>, error: i32) {
     let rules = allowed.iter().filter_map(|name| name.parse::<syscalls::Sysno>().ok());
