@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod neighbour;
 pub mod own;
 pub mod plan;
+pub mod publish;
 pub mod regular;
 pub mod replay;
 pub mod report;

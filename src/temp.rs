@@ -25,7 +25,7 @@ const TRIES: usize = 10;
 pub enum Purpose {
     /// A copy of a database whose writer died.
     Copy,
-    /// Evidence that was unpacked.
+    /// Evidence that was unpacked: earlier versions left such directories.
     Evidence,
     /// The empty directory in which workers are.
     Empty,

@@ -24,6 +24,7 @@ use crate::forensics::readable::readable;
 use crate::image::Image;
 use crate::judge::{Court, House, Judged, REPEATS, judge};
 use crate::plan::{Base, Begins, PlannedSpan, Selection, plan};
+use crate::publish;
 use crate::replay::{FoundBy, ReplayStart, WorkerProgram};
 use crate::report::{Totals, json, text};
 use crate::schedule::{self, Context, Handover, SpanReport};
@@ -282,7 +283,7 @@ pub(super) struct ReportArgs {
     /// The evidence: a folder, or a file that was packed from one
     #[arg(value_name = "EVIDENCE")]
     evidence: PathBuf,
-    /// Where the page is written; what is there is replaced
+    /// Where the page is written; a file that is there is replaced, and - is the standard output
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
 }
@@ -290,7 +291,15 @@ pub(super) struct ReportArgs {
 pub(super) fn page(args: &ReportArgs) -> Result<Exit, CliError> {
     let case = Case::open(&args.evidence)?;
     let page = html::page(&Account::of(&case)?, &case.manifest);
-    fs::write(&args.out, page).map_err(|source| CliError::Keep { what: "the page", path: args.out.clone(), source })?;
+    if args.out == Path::new("-") {
+        visible::stdout().write_lines(&page)?;
+        return Ok(Exit::Verified);
+    }
+    publish::replace(&args.out, |file| file.write_all(page.as_bytes())).map_err(|source| CliError::Keep {
+        what: "the page",
+        path: args.out.clone(),
+        source,
+    })?;
     writeln!(visible::stdout(), "{}", args.out.display())?;
     Ok(Exit::Verified)
 }
@@ -456,9 +465,11 @@ fn workers_apart(args: &BisectArgs, evidence: &Path) -> Result<Exit, CliError> {
 }
 
 fn keep(image: &Image, path: &Path) -> io::Result<()> {
-    let mut to = zstd::Encoder::new(fs::File::create(path)?, LEVEL)?;
-    image.copy_to(&mut to)?;
-    to.finish()?.sync_all()
+    publish::replace(path, |file| {
+        let mut to = zstd::Encoder::new(file, LEVEL)?;
+        image.copy_to(&mut to)?;
+        to.finish().map(drop)
+    })
 }
 
 #[derive(Debug, Serialize)]
@@ -561,12 +572,13 @@ pub(super) fn run(args: &EvidenceCommandArgs) -> Result<Exit, CliError> {
     let mut out = visible::stdout();
     match &args.command {
         EvidenceCommand::Pack { folder, file } => {
-            pack::pack(folder, file)?;
+            for name in pack::pack(folder, file)? {
+                tracing::warn!("{name} is not packed: evidence has no file of that name");
+            }
             writeln!(out, "{}", file.display())?;
         }
         EvidenceCommand::Unpack { file, dir } => {
             let folder = pack::unpack(file, dir)?;
-            Case::open(&folder)?;
             writeln!(out, "{}", folder.display())?;
         }
     }

@@ -1,23 +1,22 @@
 //! Reading evidence back: everything is proved again before it is replayed.
 
-use std::fs;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::EvidenceError;
 use super::files::{self, FileEntry, replace};
+use super::folder::{Content, Folder};
 use super::manifest::{Manifest, SCHEMA, Seen, WorkerColumn};
 use super::replayed::{self, ReplayedDelivery, ReplayedStart};
-use super::{EvidenceError, pack};
 use crate::bundle;
 use crate::image::Image;
 use crate::kernel_db::VatOptions;
 use crate::regular;
 use crate::replay::is_zone_name;
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning};
-use crate::temp::{Purpose, TempDir};
 use crate::transcript::{Hash256, Item, Items, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
-use crate::visible::visible;
+use crate::visible::{json, visible};
 
 /// More than this is read of no file with a bundle. A whole contract's has some 2 MB.
 const BUNDLE_BYTES_MAX: u64 = 256 << 20;
@@ -28,9 +27,7 @@ const STACK_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 30;
 /// An evidence folder.
 #[derive(Debug)]
 pub struct Case {
-    dir: PathBuf,
-    /// Where a packed one was unpacked to.
-    _unpacked: Option<TempDir>,
+    folder: Folder,
     /// What it says of itself.
     pub manifest: Manifest,
     id: SpanId,
@@ -52,22 +49,21 @@ impl Case {
     /// # Errors
     /// When it is neither, or was changed.
     pub fn open(path: &Path) -> Result<Self, EvidenceError> {
-        let metadata = fs::metadata(path).map_err(EvidenceError::io("open", path))?;
-        let (dir, unpacked) = if metadata.is_dir() {
-            (path.to_owned(), None)
-        } else {
-            let to = TempDir::new(Purpose::Evidence).map_err(EvidenceError::io("make room to unpack", path))?;
-            (pack::unpack(path, to.path())?, Some(to))
-        };
-        let manifest = read_manifest(&dir)?;
-        let (id, text) = read_items(&dir, &manifest)?;
-        Ok(Self { dir, _unpacked: unpacked, manifest, id, text })
+        let folder = Folder::open(path)?;
+        let manifest = read_manifest(&folder)?;
+        manifest.check().map_err(|why| EvidenceError::NotEvidence { path: path.to_owned(), why })?;
+        let (id, text) = read_items(&folder, &manifest)?;
+        Ok(Self { folder, manifest, id, text })
     }
 
-    /// Where it is.
+    /// Where it is: the folder, or the file that was packed from one.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.folder.path()
+    }
+
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     /// Vat and bounds.
@@ -81,7 +77,7 @@ impl Case {
     /// # Errors
     /// When one of them is not what a kernel writes.
     pub fn items(&self) -> Result<Vec<(Position, Item<'_>)>, EvidenceError> {
-        self.text.parse().map_err(|why| EvidenceError::Record { path: self.dir.clone(), why })
+        self.text.parse().map_err(|why| EvidenceError::Record { path: self.dir().to_owned(), why })
     }
 
     /// The items' texts.
@@ -96,10 +92,11 @@ impl Case {
     /// When its items are not in an order in which a kernel writes them.
     pub fn span<'a>(&'a self, items: &'a [(Position, Item<'a>)]) -> Result<Span<'a>, EvidenceError> {
         Span::new(&self.id, None, items, self.text.is_whole()).map_err(|verdict| match verdict {
-            Verdict::Unverifiable(why) => EvidenceError::Record { path: self.dir.clone(), why },
-            other => {
-                EvidenceError::NotEvidence { path: self.dir.clone(), why: format!("the span is {}", other.label()) }
-            }
+            Verdict::Unverifiable(why) => EvidenceError::Record { path: self.dir().to_owned(), why },
+            other => EvidenceError::NotEvidence {
+                path: self.dir().to_owned(),
+                why: format!("the span is {}", other.label()),
+            },
         })
     }
 
@@ -126,7 +123,7 @@ impl Case {
         let why = format!(
             "its worker's time zone is {zone:?}, which is no zone of this system; name the one to replay with by --worker-tz"
         );
-        Err(EvidenceError::NotReplayable { path: self.dir.clone(), why })
+        Err(EvidenceError::NotReplayable { path: self.dir().to_owned(), why })
     }
 
     /// The stack of the worker that diverged, in bytes.
@@ -142,7 +139,7 @@ impl Case {
         let why = format!(
             "its worker's stack is {stack} bytes, which is not within {least} and {most}; say how many MiB to replay with by --worker-stack"
         );
-        Err(EvidenceError::NotReplayable { path: self.dir.clone(), why })
+        Err(EvidenceError::NotReplayable { path: self.dir().to_owned(), why })
     }
 
     /// The worker that diverged, in words: its version and the sha256 of its program.
@@ -181,10 +178,10 @@ impl Case {
     }
 
     fn image(&self, name: &str, hash: Hash256) -> Result<Option<Image>, EvidenceError> {
-        let path = self.dir.join(name);
-        match files::open(&self.dir, name).map_err(EvidenceError::io("open", &path))? {
+        let path = self.dir().join(name);
+        match self.folder.content(name).map_err(EvidenceError::io("open", &path))? {
             None => Ok(None),
-            Some(file) => Image::read(file, hash, None)
+            Some(Content { reader, bytes_max }) => Image::read(reader, hash, Some(bytes_max))
                 .map(Some)
                 .map_err(|error| EvidenceError::Damaged { path, why: error.to_string() }),
         }
@@ -195,11 +192,7 @@ impl Case {
     /// # Errors
     /// When it is damaged.
     pub fn bundle(&self, id: &str) -> Result<Option<Vec<u8>>, EvidenceError> {
-        // It becomes a path.
-        if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Ok(None);
-        }
-        files::read(&self.dir, &self.manifest.files, &format!("bundles/{id}"))
+        files::read(&self.folder, &self.manifest.files, &format!("bundles/{id}"))
     }
 
     /// What a worker is given before the first delivery.
@@ -216,7 +209,7 @@ impl Case {
             return Ok(Beginning::Image(image));
         }
         if self.manifest.start.image.is_some() {
-            let path = self.dir.join("base.xss");
+            let path = self.dir().join("base.xss");
             return Err(EvidenceError::Damaged { path, why: "the image that the span starts from is gone".to_owned() });
         }
         let source = |id: &str| {
@@ -227,7 +220,7 @@ impl Case {
             Ok(bytes.map(|bytes| Source { id: id.to_owned(), bytes }))
         };
         blank_beginning(source, span, &self.options(), self.manifest.start.relax_durability_rules).map_err(|verdict| {
-            let path = self.dir.clone();
+            let path = self.dir().to_owned();
             match verdict {
                 Verdict::Unverifiable(why) => EvidenceError::Record { path, why },
                 Verdict::Failed(failure) => EvidenceError::Damaged { path, why: failure.to_string() },
@@ -244,7 +237,7 @@ impl Case {
         let Some(facts) = self.manifest.outcomes.get(outcome) else { return Ok(Vec::new()) };
         let text = self.text_of(&facts.file)?.unwrap_or_default();
         replayed::read(&text, self.id.start)
-            .map_err(|error| EvidenceError::Damaged { path: self.dir.join(&facts.file), why: error.to_string() })
+            .map_err(|error| EvidenceError::Damaged { path: self.dir().join(&facts.file), why: error.to_string() })
     }
 
     /// How the worker was started in the replays of one outcome; the first outcome is number 0.
@@ -255,7 +248,7 @@ impl Case {
         let Some(facts) = self.manifest.outcomes.get(outcome) else { return Ok(ReplayedStart::default()) };
         let text = self.text_of(&facts.file)?.unwrap_or_default();
         replayed::read_start(&text)
-            .map_err(|error| EvidenceError::Damaged { path: self.dir.join(&facts.file), why: error.to_string() })
+            .map_err(|error| EvidenceError::Damaged { path: self.dir().join(&facts.file), why: error.to_string() })
     }
 
     /// A text file of the folder.
@@ -263,29 +256,29 @@ impl Case {
     /// # Errors
     /// When it is damaged.
     pub fn text_of(&self, name: &str) -> Result<Option<String>, EvidenceError> {
-        let content = files::read(&self.dir, &self.manifest.files, name)?;
+        let content = files::read(&self.folder, &self.manifest.files, name)?;
         Ok(content.map(|content| String::from_utf8_lossy(&content).into_owned()))
     }
 
     /// How often the divergence was met.
     #[must_use]
     pub fn seen(&self) -> Option<Seen> {
-        serde_json::from_slice(&files::read_small(&self.dir, "seen.json").ok()??).ok()
+        serde_json::from_slice(&files::read_unlisted(&self.folder, "seen.json").ok()??).ok()
     }
 
     /// What workers did with the span.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerColumn> {
-        let text = files::read_small(&self.dir, "workers.json").ok().flatten().unwrap_or_default();
+        let text = files::read_unlisted(&self.folder, "workers.json").ok().flatten().unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Notes what workers did with the span; what was known of the same worker is replaced.
+    /// Notes in the folder what workers did with the span; what was known of the same worker is replaced. An archive stays as it is.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn note_workers(&self, columns: &[WorkerColumn]) -> Result<(), EvidenceError> {
-        note_workers(&self.dir, columns)
+        self.folder.directory().map_or(Ok(()), |directory| note_workers(&directory, columns))
     }
 }
 
@@ -303,7 +296,7 @@ pub fn note_workers(dir: &Path, columns: &[WorkerColumn]) -> Result<(), Evidence
             None => all.push(column.clone()),
         }
     }
-    let text = serde_json::to_string_pretty(&all).unwrap_or_default() + "\n";
+    let text = json(&serde_json::to_string_pretty(&all).unwrap_or_default()).into_owned() + "\n";
     replace(&path, text.as_bytes()).map_err(EvidenceError::io("write", &path))
 }
 
@@ -322,14 +315,15 @@ impl Replacement {
     }
 }
 
-fn read_manifest(dir: &Path) -> Result<Manifest, EvidenceError> {
+fn read_manifest(folder: &Folder) -> Result<Manifest, EvidenceError> {
     #[derive(serde::Deserialize)]
     struct Form {
         schema: u32,
     }
+    let dir = folder.path();
     let path = dir.join("manifest.json");
     let not = |why: String| EvidenceError::NotEvidence { path: dir.to_owned(), why };
-    let text = files::read_small(dir, "manifest.json").map_err(EvidenceError::io("read", &path))?;
+    let text = files::read_unlisted(folder, "manifest.json").map_err(EvidenceError::io("read", &path))?;
     let text = text.ok_or_else(|| not("it has no manifest.json".to_owned()))?;
     let form: Form = serde_json::from_slice(&text).map_err(|error| not(format!("manifest.json: {error}")))?;
     if form.schema > SCHEMA {
@@ -338,15 +332,15 @@ fn read_manifest(dir: &Path) -> Result<Manifest, EvidenceError> {
     serde_json::from_slice(&text).map_err(|error| not(format!("manifest.json: {error}")))
 }
 
-fn read_items(dir: &Path, manifest: &Manifest) -> Result<(SpanId, SpanText), EvidenceError> {
-    let facts = &manifest.span;
+fn read_items(folder: &Folder, manifest: &Manifest) -> Result<(SpanId, SpanText), EvidenceError> {
+    let (facts, dir) = (&manifest.span, folder.path());
     let not = |why: String| EvidenceError::NotEvidence { path: dir.to_owned(), why };
     let vat = VatId::parse(&facts.vat).ok_or_else(|| not(format!("its vat is {:?}", facts.vat)))?;
     let id = SpanId { vat, start: facts.start, end: facts.end };
     let path = dir.join("recorded.jsonl");
     let damaged = |why: String| EvidenceError::Damaged { path: path.clone(), why };
     let entries: &std::collections::BTreeMap<String, FileEntry> = &manifest.files;
-    let content = files::read(dir, entries, "recorded.jsonl")?.ok_or_else(|| damaged("it is gone".to_owned()))?;
+    let content = files::read(folder, entries, "recorded.jsonl")?.ok_or_else(|| damaged("it is gone".to_owned()))?;
     let mut items = Items::default();
     let mut rest = &content[..];
     for length in &facts.items {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::EvidenceError;
+use super::folder::{Content, Folder, RATIO_MAX, SLACK_BYTES};
+use super::names::ENDING;
 use crate::own;
 use crate::regular;
 use crate::transcript::Hash256;
@@ -19,8 +21,10 @@ const BIG: usize = 64 * 1024;
 const SMALL_BYTES_MAX: u64 = 64 << 20;
 /// Fast, and with images nearly as small as slower levels.
 const LEVEL: i32 = 3;
-/// The ending of compressed files.
-pub(super) const ENDING: &str = ".zst";
+/// Small enough to stay in the cache between being read and being hashed.
+const CHUNK: usize = 64 * 1024;
+/// [`LEVEL`] needs a window of 2 MiB, levels up to 19 one of 8 MiB. A header could ask for 2 GiB of memory.
+pub(super) const WINDOW_LOG_MAX: u32 = 23;
 
 /// A file as the manifest lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +79,9 @@ impl Writer {
                 let mut to = Counted::new(zstd::Encoder::new(file, LEVEL)?);
                 write(&mut to)?;
                 let (entry, encoder) = to.finish();
-                (entry, encoder.finish()?)
+                let mut file = encoder.finish()?;
+                weigh_down(&mut file, entry.bytes)?;
+                (entry, file)
             } else {
                 let mut to = Counted::new(file);
                 write(&mut to)?;
@@ -88,6 +94,19 @@ impl Writer {
         self.entries.insert(stored, entry);
         Ok(())
     }
+}
+
+/// A reader takes no more content from a file than in proportion to its size. What was compressed better than that, as a heap of zeros
+/// is, gets a frame of zeros behind it that decoders skip.
+fn weigh_down(file: &mut File, bytes: u64) -> io::Result<()> {
+    const SKIPPABLE: u32 = 0x184D_2A50;
+    let size = file.metadata()?.len();
+    let missing = (bytes.saturating_sub(SLACK_BYTES).div_ceil(RATIO_MAX)).saturating_sub(size);
+    let Some(missing) = u32::try_from(missing).ok().filter(|missing| *missing > 0) else { return Ok(()) };
+    file.write_all(&SKIPPABLE.to_le_bytes())?;
+    file.write_all(&missing.to_le_bytes())?;
+    io::copy(&mut io::repeat(0).take(u64::from(missing)), file)?;
+    Ok(())
 }
 
 /// Counts and hashes what goes through.
@@ -120,45 +139,69 @@ impl<W: Write> Write for Counted<W> {
     }
 }
 
-/// Opens a file of a folder, whichever way it is stored; `None` if it has no such file.
-pub(super) fn open(dir: &Path, name: &str) -> io::Result<Option<Box<dyn Read>>> {
-    let found = |name: &str| match regular::open_in(dir, Path::new(name)) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    };
-    if let Some(file) = found(name)? {
-        return Ok(Some(Box::new(BufReader::new(file))));
-    }
-    Ok(match found(&format!("{name}{ENDING}"))? {
-        Some(file) => Some(Box::new(zstd::Decoder::new(file)?)),
-        None => None,
-    })
-}
-
 /// Reads a file of a folder that its manifest lists, and proves it.
 pub(super) fn read(
-    dir: &Path,
+    folder: &Folder,
     entries: &BTreeMap<String, FileEntry>,
     name: &str,
 ) -> Result<Option<Vec<u8>>, EvidenceError> {
-    let path = dir.join(name);
+    let path = folder.path().join(name);
     let Some(entry) = entries.get(name).or_else(|| entries.get(&format!("{name}{ENDING}"))) else { return Ok(None) };
-    let damaged = |why: String| EvidenceError::Damaged { path: path.clone(), why };
-    let file = open(dir, name).map_err(EvidenceError::io("open", &path))?;
-    let file = file.ok_or_else(|| damaged("it is gone, and the manifest lists it".to_owned()))?;
     let mut content = Vec::new();
+    prove(folder, entry, name, &path, |bytes| content.extend_from_slice(bytes))?;
+    Ok(Some(content))
+}
+
+/// Reads a file bit by bit and proves it; what comes is not proved before all of it has come.
+pub(super) fn prove(
+    folder: &Folder,
+    entry: &FileEntry,
+    name: &str,
+    path: &Path,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), EvidenceError> {
+    let damaged = |why: String| EvidenceError::Damaged { path: path.to_owned(), why };
+    let content = folder.content(name).map_err(EvidenceError::io("open", path))?;
+    let Content { reader, bytes_max } =
+        content.ok_or_else(|| damaged("it is gone, and the manifest lists it".to_owned()))?;
+    if entry.bytes > bytes_max {
+        let bytes = entry.bytes;
+        return Err(damaged(format!(
+            "the manifest lists {bytes} bytes, and a file of its name and size has no more than {bytes_max}"
+        )));
+    }
     // No more than it should have, whatever the compressed form would give.
-    file.take(entry.bytes + 1).read_to_end(&mut content).map_err(|error| damaged(error.to_string()))?;
-    if content.len() as u64 != entry.bytes {
+    let mut reader = reader.take(entry.bytes + 1);
+    let (mut bytes, mut hasher, mut chunk) = (0, Sha256::new(), vec![0; CHUNK]);
+    loop {
+        let read = match reader.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(damaged(error.to_string())),
+        };
+        bytes += read as u64;
+        hasher.update(&chunk[..read]);
+        take(&chunk[..read]);
+    }
+    if bytes != entry.bytes {
         return Err(damaged(format!("it has not the {} bytes that the manifest lists", entry.bytes)));
     }
-    let mut hasher = Sha256::new();
-    hasher.update(&content);
     match Hash256::from_digest(hasher) {
-        found if found == entry.sha256 => Ok(Some(content)),
+        found if found == entry.sha256 => Ok(()),
         found => Err(damaged(format!("its sha256 is {found}, the manifest lists {}", entry.sha256))),
     }
+}
+
+/// Reads a small file that the manifest does not list; `None` if the folder has no such file.
+pub(super) fn read_unlisted(folder: &Folder, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let Some(Content { reader, bytes_max }) = folder.content(name)? else { return Ok(None) };
+    let mut content = Vec::new();
+    reader.take(bytes_max + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {bytes_max} bytes")));
+    }
+    Ok(Some(content))
 }
 
 /// Reads a small file that a folder may have and its manifest does not list; `None` if it has no such file.
@@ -206,4 +249,30 @@ pub(super) fn size_of(dir: &Path) -> io::Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A vat can fill its heap with zeros; its evidence is to be opened all the same.
+    #[test]
+    fn what_we_write_can_be_read_however_well_it_was_compressed() {
+        const BYTES: u64 = SLACK_BYTES + (16 << 20);
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut writer = Writer::new(dir.path().to_owned());
+        let zeros = |to: &mut dyn Write| io::copy(&mut io::repeat(0).take(BYTES), to).map(drop);
+        writer.put_big("base.xss", zeros).expect("written");
+        let folder = Folder::open(dir.path()).expect("a folder");
+        let entry = &writer.entries["base.xss.zst"];
+        assert_eq!(entry.bytes, BYTES);
+        prove(&folder, entry, "base.xss", dir.path(), |_| ()).expect("proved");
+        // Without what weighs it down it would be refused.
+        let path = dir.path().join("base.xss.zst");
+        let file = File::options().write(true).open(&path).expect("open");
+        file.set_len(16 << 10).expect("cut");
+        let folder = Folder::open(dir.path()).expect("a folder");
+        let error = prove(&folder, entry, "base.xss", dir.path(), |_| ()).expect_err("too much").to_string();
+        assert!(error.contains("has no more than"), "{error}");
+    }
 }

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::files::FileEntry;
+use super::names::{ENDING, FILES_MAX, OUTCOMES_MAX, form_of, is_bundle_id, is_id, is_replayed};
 use crate::transcript::{Hash256, Position};
 use crate::verdict::{Finding, FindingKind, HeapAnswer};
+use crate::visible::visible;
 
 /// The form that is written here; fields may be added to it, never changed.
 pub const SCHEMA: u32 = 1;
@@ -196,6 +198,55 @@ pub struct WorkerColumn {
     pub repeat: Option<String>,
     /// The same for people.
     pub explanation: String,
+}
+
+/// So many differences of an outcome are kept; there is room for versions that keep more.
+const FINDINGS_MAX: usize = 1_000;
+
+impl Manifest {
+    /// Whether all names in it are names that evidence has, and all numbers such as the keeper writes. What is wrong, if something is.
+    ///
+    /// # Errors
+    /// When one is not: somebody else wrote it.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let names = |what: &str, name: &str| {
+            Err(format!("its manifest names {what} {}, which evidence does not have", visible(name)))
+        };
+        if !is_id(&self.id) {
+            return names("itself", &self.id);
+        }
+        if self.files.len() > FILES_MAX || self.outcomes.len() > OUTCOMES_MAX {
+            let (files, outcomes) = (self.files.len(), self.outcomes.len());
+            return Err(format!("its manifest lists {files} files and {outcomes} outcomes, more than evidence has"));
+        }
+        for (name, entry) in &self.files {
+            match form_of(name).filter(|form| form.is_listed) {
+                None => return names("the file", name),
+                Some(form) if entry.bytes > form.bytes_max => {
+                    let (bytes, max) = (entry.bytes, form.bytes_max);
+                    return Err(format!(
+                        "its manifest lists {name} with {bytes} bytes, and such a file has no more than {max}"
+                    ));
+                }
+                Some(_) if self.files.contains_key(&format!("{name}{ENDING}")) => {
+                    return Err(format!("its manifest lists {name} twice, once compressed"));
+                }
+                Some(_) => {}
+            }
+        }
+        for outcome in &self.outcomes {
+            if !is_replayed(&outcome.file) {
+                return names("the replay", &outcome.file);
+            }
+            if outcome.findings.len() > FINDINGS_MAX {
+                return Err(format!("its manifest has {} findings of one replay", outcome.findings.len()));
+            }
+        }
+        match self.start.bundles.iter().find(|id| !is_bundle_id(id)) {
+            Some(id) => names("the bundle", id),
+            None => Ok(()),
+        }
+    }
 }
 
 impl HostFacts {

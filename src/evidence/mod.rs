@@ -1,15 +1,19 @@
 //! Evidence: a folder with everything that is needed to replay a diverging span anywhere, without the node.
 //!
 //! [`keeper`] writes folders, counts what is the same again, and keeps within its limits; [`case`] reads one back and proves
-//! it anew; [`manifest`] is what both know of its contents; [`pack`] makes one file of it. Nothing here decides whether
+//! it anew; [`manifest`] is what both know of its contents; [`pack`] makes one file of it, and [`archive`] reads such a file. Nothing of
+//! what a sender made is believed: `names` is the table of all files, `folder` opens no others. Nothing here decides whether
 //! something diverged, and failing to keep evidence never changes a verdict.
 //!
 //! What a folder holds is listed in `docs/forensics.md`.
 
+pub mod archive;
 pub mod case;
 mod files;
+mod folder;
 pub mod keeper;
 pub mod manifest;
+mod names;
 pub mod pack;
 pub(crate) mod replayed;
 

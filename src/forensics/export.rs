@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::evidence::EvidenceError;
 use crate::image::Image;
-use crate::regular;
+use crate::{publish, regular};
 
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]
@@ -54,20 +54,29 @@ impl ExportError {
     }
 }
 
-/// Writes a new file.
+/// Writes a new file into a directory of ours.
 fn write(path: &Path, content: &[u8]) -> Result<(), ExportError> {
     File::create_new(path).and_then(|mut file| file.write_all(content)).map_err(ExportError::io(path))
 }
 
-/// Writes a file whose name says what is in it, unless it is there.
-fn write_once(path: &Path, content: &[u8]) -> Result<(), ExportError> {
+/// Writes a file whose name says what is in it, unless it is there. Whether it was written.
+fn write_once(path: &Path, content: &[u8]) -> Result<bool, ExportError> {
     let there = regular::open(path).and_then(|file| regular::read_to_end(file, content.len() as u64));
     match there {
-        Ok(there) if there == content => Ok(()),
-        _ => write(path, content),
+        Ok(there) if there == content => Ok(false),
+        _ => {
+            let written = publish::create(path, |file| file.write_all(content));
+            written.map(|()| true).map_err(ExportError::io(path))
+        }
     }
 }
 
 fn write_image(path: &Path, image: &Image) -> Result<(), ExportError> {
-    File::create_new(path).and_then(|mut file| image.copy_to(&mut file)).map_err(ExportError::io(path))
+    publish::create(path, |mut file| image.copy_to(&mut file)).map_err(ExportError::io(path))
+}
+
+/// Whether a regular file is there that has the image in it.
+fn has_image(path: &Path, image: &Image) -> bool {
+    let there = regular::open(path).map(|file| Image::read(file, image.hash(), Some(image.bytes())));
+    matches!(there, Ok(Ok(_)))
 }

@@ -134,6 +134,10 @@ impl Worker {
                     }
                 }
                 "wrong-syscall" => syscalls[1] = r#"["vatstoreSet","changed","1"]"#.to_owned(),
+                "words" => {
+                    syscalls[1] = serde_json::json!(["vatstoreSet", model::WORDS, model::WORDS]).to_string();
+                    self.say(model::WORDS);
+                }
                 "extra-syscall" => syscalls.insert(1, r#"["vatstoreDelete","extra"]"#.to_owned()),
                 "missing-syscall" => drop(syscalls.remove(1)),
                 "swapped-syscalls" => syscalls.swap(0, 2),
@@ -164,6 +168,15 @@ impl Worker {
             self.heap.take(&response);
         }
         self.reply(cost, &format!("[\"{status}\",null]"));
+    }
+
+    /// Says something by all ways that it has: its output, its error and the vat's console.
+    fn say(&mut self, words: &str) {
+        let _ = std::io::stdout().write_all(words.as_bytes());
+        let _ = std::io::stderr().write_all(words.as_bytes());
+        let console = serde_json::json!(["sourcedConsole", "ls", "log", words]);
+        self.send(format!("?{console}").as_bytes());
+        self.receive();
     }
 
     /// What no worker does.

@@ -8,6 +8,10 @@ use sha2::{Digest, Sha256};
 /// The first bytes of its images.
 pub const IMAGE_MAGIC: &str = "FAKE IMAGE ";
 
+/// What a vat could say to move a terminal, to hide something, or to pass for a line of ours.
+pub const WORDS: &str = "zoe\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31m\u{7f}\u{202e}\u{2066}\u{200b}\u{feff}\r\nverified       v66    forged\n  \
+                         2026-01-01T00:00:00Z ERROR forged\u{85}end";
+
 #[derive(Debug, Clone)]
 pub struct Heap(String);
 

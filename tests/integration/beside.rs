@@ -20,6 +20,8 @@ pub struct Daemon {
     child: Child,
     pub state: PathBuf,
     log: PathBuf,
+    /// How long the log was when it was started.
+    said_before: usize,
     address: SocketAddr,
 }
 
@@ -69,6 +71,23 @@ impl Setup {
 
     /// Starts it and waits until it serves.
     pub fn start(&self) -> Daemon {
+        let mut daemon = self.start_unserved();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = daemon.said();
+            let new = &said[daemon.said_before..];
+            if let Some(line) = lines_of(new).iter().find(|line| line["address"].is_string()) {
+                daemon.address = line["address"].as_str().expect("text").parse().expect("an address");
+                return daemon;
+            }
+            assert!(daemon.child.try_wait().expect("wait").is_none(), "the daemon ended: {new}");
+            assert!(Instant::now() < deadline, "the daemon does not serve: {new}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts it and waits for nothing: nobody knows where it serves.
+    pub fn start_unserved(&self) -> Daemon {
         fs::create_dir_all(&self.state).expect("a directory");
         let log = self.state.with_extension("log");
         let file = File::options().append(true).create(true).open(&log).expect("a log");
@@ -87,19 +106,8 @@ impl Setup {
             .spawn()
             .expect("the daemon");
         let address = ([127, 0, 0, 1], 0).into();
-        let mut daemon = Daemon { child, state: self.state.clone(), log, address };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let said = daemon.said();
-            let new = &said[usize::try_from(said_before).expect("small")..];
-            if let Some(line) = lines_of(new).iter().find(|line| line["address"].is_string()) {
-                daemon.address = line["address"].as_str().expect("text").parse().expect("an address");
-                return daemon;
-            }
-            assert!(daemon.child.try_wait().expect("wait").is_none(), "the daemon ended: {new}");
-            assert!(Instant::now() < deadline, "the daemon does not serve: {new}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let said_before = usize::try_from(said_before).expect("small");
+        Daemon { child, state: self.state.clone(), log, said_before, address }
     }
 }
 

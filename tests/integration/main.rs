@@ -12,6 +12,8 @@
 //! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
 //! | `earlier` | a state directory of an earlier version goes on with the present one | files that 0.1.0 wrote |
 //! | `evidence` | a divergence can be replayed and explained from its folder alone | all of the above |
+//! | `forged` | evidence that a stranger made does no harm, whichever command opens it | archives and folders made for it |
+//! | `words` | what a vat or a worker says adds no line and no control to what we print | a fake worker and vats with such names |
 //! | `sandbox` | a worker can do nothing but compute, and a real one misses nothing | programs that try, and real workers |
 //! | `limits` | connections, time and memory have limits that hold, and what waits behind them goes on | the daemon and commands, and programs that take too much |
 //! | `special_files` | a FIFO, a device or a link in place of a file is an error, never a wait | all commands, and the daemon |
@@ -39,6 +41,7 @@ mod evidence;
 mod export;
 mod fates;
 mod faults;
+mod forged;
 mod heap;
 mod history;
 mod lab;
@@ -53,6 +56,7 @@ mod service;
 mod special_files;
 mod strangers;
 mod synthetic;
+mod words;
 
 #[path = "../fake_worker/model.rs"]
 #[expect(dead_code, reason = "the worker itself uses more of it than the tests do")]

@@ -218,8 +218,19 @@ fn a_worker_that_evidence_names_or_holds_never_runs() {
         let folder = evidence(&stage, "sent/evidence");
         let sent = stage.path("sent");
         let inside = folder.join("xsnap-worker");
+        // With a program in it, it is no evidence at all.
         fs::copy(stage.path("hostile.mark"), &inside).expect("copy");
         stage.plant(&folder);
+        stage.give(&sent);
+        for command in ["replay", "explain", "bisect"] {
+            for run in stage.nothing_runs(&folder, &[command, text(&folder)]) {
+                assert!(run.code == 1 && run.err.contains(" in it can"), "{command}: {}{}", run.out, run.err);
+            }
+        }
+        fs::remove_file(&inside).expect("remove");
+        for planted in PACKAGES.iter().filter_map(|package| package.split('/').next()) {
+            fs::remove_dir_all(folder.join(planted)).expect("remove");
+        }
         stage.plant(&sent);
         let manifest = fs::read(folder.join("manifest.json")).expect("read");
         let outside = stage.path("hostile.mark");

@@ -6,7 +6,7 @@
 //! from the directory that it is run in, as `<bundleID>` and `<vatID>-<hash>.xss`, so these are written beside the file. The
 //! kernel's pseudo-deliveries are not sent to a worker, so they are no items here.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
 
-use super::{ExportError, write_image, write_once};
+use super::{ExportError, has_image, write_image, write_once};
 use crate::bundle;
 use crate::evidence::Case;
 use crate::image::Image;
+use crate::publish;
 use crate::transcript::{DeliveryKind, Hash256, Position};
 
 /// What was written.
@@ -101,8 +102,8 @@ pub fn export(case: &Case, file: &Path) -> Result<Transcript, ExportError> {
         to.flush()
     };
     let is_packed = file.extension().is_some_and(|ending| ending == "gz");
-    let mut write = || -> io::Result<()> {
-        let to = BufWriter::new(File::create_new(file)?);
+    let mut write = |file: &mut File| -> io::Result<()> {
+        let to = BufWriter::new(file);
         if is_packed {
             let mut to = GzEncoder::new(to, Compression::default());
             lines(&mut to)?;
@@ -112,20 +113,33 @@ pub fn export(case: &Case, file: &Path) -> Result<Transcript, ExportError> {
             lines(&mut to)
         }
     };
-    write().map_err(ExportError::io(file))?;
-    Ok(Transcript { file: file.to_owned(), deliveries, beside })
+    if let Err(error) = publish::create(file, |to| write(to)) {
+        for path in beside.iter().filter(|beside| beside.is_new).map(|beside| &beside.path) {
+            // Alone it is of no use.
+            let _ = fs::remove_file(path);
+        }
+        return Err(ExportError::io(file)(error));
+    }
+    Ok(Transcript { file: file.to_owned(), deliveries, beside: beside.into_iter().map(|beside| beside.path).collect() })
+}
+
+/// A file beside the transcript.
+struct Beside {
+    path: PathBuf,
+    /// Whether it was not there before.
+    is_new: bool,
 }
 
 /// Writes the image or the bundles that the span starts with.
-fn beside(case: &Case, base: Option<&Image>, dir: &Path) -> Result<Vec<PathBuf>, ExportError> {
+fn beside(case: &Case, base: Option<&Image>, dir: &Path) -> Result<Vec<Beside>, ExportError> {
     let mut written = Vec::new();
     if let Some(base) = base {
         let path = dir.join(format!("{}-{}.xss", case.id().vat, base.hash()));
-        match write_image(&path, base) {
-            // Its name is its hash.
-            Ok(()) | Err(ExportError::InTheWay(_)) => written.push(path),
-            Err(error) => return Err(error),
+        let is_new = !has_image(&path, base);
+        if is_new {
+            write_image(&path, base)?;
         }
+        written.push(Beside { path, is_new });
     }
     for id in &case.manifest.start.bundles {
         let wrong = |why: String| ExportError::Bundle { id: id.clone(), why };
@@ -135,8 +149,8 @@ fn beside(case: &Case, base: Option<&Image>, dir: &Path) -> Result<Vec<PathBuf>,
             false => bytes,
         };
         let path = dir.join(id);
-        write_once(&path, &json)?;
-        written.push(path);
+        let is_new = write_once(&path, &json)?;
+        written.push(Beside { path, is_new });
     }
     Ok(written)
 }

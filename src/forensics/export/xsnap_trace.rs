@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{ExportError, write, write_image};
 use crate::evidence::{Case, ReplayedDelivery};
+use crate::publish::Staged;
 use crate::replay::{Answer, Aside, aside_answer, is_below_zones};
 use crate::span::Beginning;
 use crate::transcript::{Hash256, Position};
@@ -113,8 +114,8 @@ pub fn export(case: &Case, dir: &Path) -> Result<Traced, ExportError> {
     steps.insert(0, step("options", json(&options)));
 
     // A directory that is there would mix its files with these.
-    fs::create_dir(dir).map_err(ExportError::io(dir))?;
-    let steps_dir = dir.join("trace");
+    let staged = Staged::new(dir).map_err(ExportError::io(dir))?;
+    let steps_dir = staged.path().join("trace");
     fs::create_dir(&steps_dir).map_err(ExportError::io(&steps_dir))?;
     let digits = steps.len().to_string().len().max(DIGITS_MIN);
     for (number, Step { kind, content }) in steps.iter().enumerate() {
@@ -122,18 +123,19 @@ pub fn export(case: &Case, dir: &Path) -> Result<Traced, ExportError> {
         write(&steps_dir.join(format!("{number:0digits$}-{kind}.{ending}")), content)?;
     }
     if let Some(base) = &base {
-        write_image(&dir.join("base.xss"), base)?;
+        write_image(&staged.path().join("base.xss"), base)?;
     }
     let facts = Facts {
         time_zone: Some(&case.manifest.worker.time_zone[..]).filter(|zone| is_below_zones(zone)),
         recorded: span.saves,
         replayed: outcome.and_then(|outcome| outcome.image).map(|image| image.sha256),
     };
-    write(&dir.join("span.json"), &json(&facts))?;
-    write(&dir.join("replay.mjs"), RUNNER.as_bytes())?;
-    write(&dir.join("README.txt"), README.as_bytes())?;
+    write(&staged.path().join("span.json"), &json(&facts))?;
+    write(&staged.path().join("replay.mjs"), RUNNER.as_bytes())?;
+    write(&staged.path().join("README.txt"), README.as_bytes())?;
+    staged.publish().map_err(ExportError::io(dir))?;
     let waits_at = deliveries.last().filter(|last| last.syscalls.iter().any(|syscall| !is_answered(syscall.answer)));
-    Ok(Traced { steps_dir, steps: steps.len(), waits_at: waits_at.map(|last| last.position) })
+    Ok(Traced { steps_dir: dir.join("trace"), steps: steps.len(), waits_at: waits_at.map(|last| last.position) })
 }
 
 fn deliver<'a>(delivery: &str, replayed: &'a ReplayedDelivery, steps: &mut Vec<Step<'a>>) {
