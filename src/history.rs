@@ -114,6 +114,8 @@ impl History {
     pub fn weigh(&self, span: &SpanId, verdict: Verdict) -> Verdict {
         let yields = match &verdict {
             Verdict::Verified | Verdict::Partial(_) | Verdict::NotApplicable(_) => true,
+            // What an item out of place means for the chain says more than that it is out of place.
+            Verdict::Unverifiable(Unverifiable::Shape { .. }) => true,
             Verdict::Unverifiable(reason) => !reason.is_damage(),
             _ => false,
         };
