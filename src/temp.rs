@@ -89,10 +89,14 @@ impl TempDir {
                 .rand_bytes(RANDOM)
                 .permissions(private)
                 .tempdir_in(parent)?;
-            let lock = open_dir(dir.path())?;
+            // A sweep of another process may come before the lock.
+            let lock = match open_dir(dir.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                lock => lock?,
+            };
             // A file system without locks has no sweep either.
             let _ = flock(&lock, FlockOperation::LockExclusive);
-            // A sweep of another process may have come between the two.
+            // Or between the two.
             if fs::symlink_metadata(dir.path()).is_ok_and(|found| is_same(&found, &lock)) {
                 let path = dir.path().to_owned();
                 live.push(path.clone());
@@ -244,6 +248,25 @@ mod tests {
             assert_eq!(at(name).exists(), stays, "{name}");
         }
         assert!(used.path().exists() && other.path().exists(), "what is in use stays");
+    }
+
+    /// Each new directory sweeps, and may meet one that another thread has made and not yet locked.
+    #[test]
+    fn a_sweep_takes_nothing_that_is_just_made() {
+        let parent = tempfile::tempdir().expect("a directory");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        sweep(parent.path());
+                    }
+                });
+            }
+            for _ in 0..200 {
+                let made = TempDir::new_in(parent.path(), Purpose::Empty).expect("a directory");
+                assert!(made.path().exists());
+            }
+        });
     }
 
     #[test]

@@ -139,8 +139,9 @@ fn the_image_is_built_from_all_that_cargo_needs() {
     let read = run(cargo);
     assert_eq!(read.code, 0, "{}", read.err);
     let metadata: serde_json::Value = serde_json::from_str(&read.out).expect("json");
-    let targets = metadata["packages"][0]["targets"].as_array().expect("targets");
-    let program = targets.iter().find(|target| target["kind"][0] == "bin" && target["name"] == "spanwatch");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let mut targets = packages.iter().flat_map(|package| package["targets"].as_array().expect("targets"));
+    let program = targets.find(|target| target["kind"][0] == "bin" && target["name"] == "spanwatch");
     let source = program.expect("the program")["src_path"].as_str().expect("a path");
     assert!(Path::new(source).starts_with(context.path()) && Path::new(source).exists(), "{source}");
 }

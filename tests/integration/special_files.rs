@@ -229,7 +229,7 @@ fn in_place_of_what_the_operator_names() {
     let mut wrong = Wrong::default();
     let bundle = format!("b1-x={}", text(&file));
     let cases: [(&str, Vec<&str>, i32); 6] = [
-        ("the configuration", vec!["config", "--config", text(&file)], 1),
+        ("the configuration", vec!["config", "--config", text(&file)], 2),
         ("a bundle", vec!["replay", "/nowhere", "--with-bundle", &bundle], 2),
         ("an image", vec!["snapshot", "info", text(&file)], 1),
         ("packed evidence", vec!["explain", text(&file)], 1),
