@@ -29,19 +29,16 @@ pub enum Purpose {
     Evidence,
     /// The empty directory in which workers are.
     Empty,
-    /// What does not fit into memory.
-    Spill,
 }
 
 impl Purpose {
-    const ALL: [Self; 4] = [Self::Copy, Self::Evidence, Self::Empty, Self::Spill];
+    const ALL: [Self; 3] = [Self::Copy, Self::Evidence, Self::Empty];
 
     fn prefix(self) -> String {
         let word = match self {
             Self::Copy => "copy",
             Self::Evidence => "evidence",
             Self::Empty => "empty",
-            Self::Spill => "spill",
         };
         format!("{PREFIX}{word}-")
     }
@@ -218,7 +215,7 @@ mod tests {
         for name in [
             "spanwatch-copy-1234-abcdef",
             "spanwatch-evidence-abcdef",
-            "spanwatch-spill-x",
+            "spanwatch-empty-x",
             "spanwatch-other",
             "elsewhere",
         ] {
@@ -226,19 +223,19 @@ mod tests {
             fs::write(at(name).join("file"), "content").expect("write");
         }
         std::os::unix::fs::symlink(at("elsewhere"), at("spanwatch-copy-link")).expect("link");
-        std::os::unix::fs::symlink(at("elsewhere"), at("spanwatch-spill-x").join("link")).expect("link");
+        std::os::unix::fs::symlink(at("elsewhere"), at("spanwatch-empty-x").join("link")).expect("link");
         fs::write(at("spanwatch-copy-file"), "content").expect("write");
         let is_root = rustix::process::geteuid().is_root();
         if is_root {
             fs::create_dir(at("spanwatch-copy-foreign")).expect("make");
             std::os::unix::fs::chown(at("spanwatch-copy-foreign"), Some(12_345), None).expect("chown");
         }
-        let used = TempDir::new_in(parent.path(), Purpose::Spill).expect("a directory");
+        let used = TempDir::new_in(parent.path(), Purpose::Copy).expect("a directory");
         let other = TempDir::new_in(parent.path(), Purpose::Evidence).expect("a directory");
         for (name, stays) in [
             ("spanwatch-copy-1234-abcdef", false),
             ("spanwatch-evidence-abcdef", false),
-            ("spanwatch-spill-x", false),
+            ("spanwatch-empty-x", false),
             ("spanwatch-other/file", true),
             ("elsewhere/file", true),
             ("spanwatch-copy-link", true),
@@ -254,18 +251,18 @@ mod tests {
     #[test]
     fn a_sweep_takes_nothing_that_is_just_made() {
         let parent = tempfile::tempdir().expect("a directory");
+        let is_done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..200 {
+                    while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
                         sweep(parent.path());
                     }
                 });
             }
-            for _ in 0..200 {
-                let made = TempDir::new_in(parent.path(), Purpose::Empty).expect("a directory");
-                assert!(made.path().exists());
-            }
+            let made: Vec<_> = (0..2_000).map(|_| TempDir::new_in(parent.path(), Purpose::Empty).map(drop)).collect();
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(made.iter().all(Result::is_ok), "{:?}", made.iter().find(|made| made.is_err()));
         });
     }
 

@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::bench::Bench;
 use crate::beside::Setup;
-use crate::evidence::find;
 use crate::run::{Run, fake_worker, run, spanwatch, text};
-use crate::synthetic::{self, Keep};
+use crate::synthetic::Keep;
 
 /// The service's user and group, a member of the group, and a stranger.
 const SERVICE: (u32, u32) = (12_345, 12_346);
@@ -354,7 +353,7 @@ fn waiting(arguments: &[&str], temporary: &Path) -> Child {
         .spawn()
         .expect("spanwatch");
     let deadline = Instant::now() + Duration::from_secs(60);
-    let is_made = |name: &String| name.starts_with("spanwatch-copy-") || name.starts_with("spanwatch-evidence-");
+    let is_made = |name: &String| name.starts_with("spanwatch-copy-");
     while !names(temporary).iter().any(is_made) {
         assert!(Instant::now() < deadline, "no temporary directory: {:?}", names(temporary));
         std::thread::sleep(Duration::from_millis(5));
@@ -369,7 +368,7 @@ fn names(directory: &Path) -> Vec<String> {
 
 #[test]
 fn temporary_directories_go_with_a_signal_and_after_a_kill() {
-    // A database whose writer died, of which a copy is read; and packed evidence.
+    // A database whose writer died, of which a copy is read.
     let crashed = tempfile::tempdir().expect("a directory");
     let mut bench = Bench::new(Keep::everything());
     bench.close("v1");
@@ -379,43 +378,34 @@ fn temporary_directories_go_with_a_signal_and_after_a_kill() {
         fs::copy(from, to).expect("copy");
     }
     let hangs = fake_worker(crashed.path(), "hang");
-    let synthetic = synthetic::database();
-    let kept =
-        find(&synthetic.file, &fake_worker(synthetic.dir.path(), "wrong-syscall"), &["--span", "0..1", "--vat", "v1"]);
-    let packed = crashed.path().join("packed");
-    let pack = spanwatch(&["evidence", "pack", text(&kept.folder), text(&packed)]);
-    assert_eq!(pack.code, 0, "{}", pack.err);
     let verify = ["verify", text(&database), "--worker", text(&hangs)];
-    let replay = ["replay", text(&packed), "--worker", text(&hangs)];
     let temporary = tempfile::tempdir().expect("a directory");
-    for arguments in [&verify[..], &replay[..]] {
-        for (signal, number) in [("TERM", 15), ("INT", 2), ("HUP", 1)] {
-            let mut child = waiting(arguments, temporary.path());
-            let status = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
-            assert!(status.expect("kill").success());
-            let status = child.wait().expect("wait");
-            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(number), "{arguments:?}");
-            assert_eq!(names(temporary.path()), [""; 0], "{arguments:?} {signal}");
-        }
-        let mut child = waiting(arguments, temporary.path());
-        for path in found(temporary.path()).into_keys().filter(|path| path != temporary.path() && path.is_dir()) {
-            let is_top = path.parent() == Some(temporary.path());
-            assert!(!is_top || fs::metadata(&path).expect("meta").mode() & 0o7777 == 0o700, "{}", path.display());
-        }
-        child.kill().expect("kill");
-        child.wait().expect("wait");
-        assert_eq!(names(temporary.path()).len(), 1, "a kill leaves it");
-        let mut next = waiting(arguments, temporary.path());
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while names(temporary.path()).iter().filter(|name| !name.starts_with("spanwatch-empty")).count() > 1 {
-            assert!(Instant::now() < deadline, "the next run removes it: {:?}", names(temporary.path()));
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        next.kill().expect("kill");
-        next.wait().expect("wait");
-        for name in names(temporary.path()) {
-            fs::remove_dir_all(temporary.path().join(name)).expect("remove");
-        }
+    for (signal, number) in [("TERM", 15), ("INT", 2), ("HUP", 1)] {
+        let mut child = waiting(&verify, temporary.path());
+        let status = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+        assert!(status.expect("kill").success());
+        let status = child.wait().expect("wait");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(number), "{signal}");
+        assert_eq!(names(temporary.path()), [""; 0], "{signal}");
+    }
+    let mut child = waiting(&verify, temporary.path());
+    for path in found(temporary.path()).into_keys().filter(|path| path != temporary.path() && path.is_dir()) {
+        let is_top = path.parent() == Some(temporary.path());
+        assert!(!is_top || fs::metadata(&path).expect("meta").mode() & 0o7777 == 0o700, "{}", path.display());
+    }
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    assert_eq!(names(temporary.path()).len(), 1, "a kill leaves it");
+    let mut next = waiting(&verify, temporary.path());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while names(temporary.path()).iter().filter(|name| !name.starts_with("spanwatch-empty")).count() > 1 {
+        assert!(Instant::now() < deadline, "the next run removes it: {:?}", names(temporary.path()));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    next.kill().expect("kill");
+    next.wait().expect("wait");
+    for name in names(temporary.path()) {
+        fs::remove_dir_all(temporary.path().join(name)).expect("remove");
     }
 }
 
