@@ -308,7 +308,7 @@ pub(super) fn span_row(row: &Row<'_>) -> Option<SpanRow> {
     };
     Some(SpanRow {
         id,
-        hash: text_of(row.get_ref(3).ok()?).and_then(|text| Hash256::parse(&text)),
+        hash: hash_of(row.get_ref(3).ok()?),
         is_current: !matches!(row.get_ref(4).ok()?, ValueRef::Null),
         incarnation: position(row.get_ref(5).ok()?)?,
     })
@@ -318,7 +318,7 @@ fn snapshot_row(row: &Row<'_>) -> Option<SnapshotRow> {
     Some(SnapshotRow {
         vat: VatId::new(text_of(row.get_ref(0).ok()?)?),
         position: position(row.get_ref(1).ok()?)?,
-        hash: text_of(row.get_ref(2).ok()?).and_then(|text| Hash256::parse(&text)),
+        hash: hash_of(row.get_ref(2).ok()?),
         has_image: row.get(3).ok()?,
         bytes: position(row.get_ref(4).ok()?),
         in_use: !matches!(row.get_ref(5).ok()?, ValueRef::Null),
@@ -328,6 +328,14 @@ fn snapshot_row(row: &Row<'_>) -> Option<SnapshotRow> {
 pub(super) fn position(value: ValueRef<'_>) -> Option<Position> {
     match value {
         ValueRef::Integer(number) => Position::try_from(number).ok(),
+        _ => None,
+    }
+}
+
+/// A sha256 in hex, as text: the swing-store writes no other type.
+fn hash_of(value: ValueRef<'_>) -> Option<Hash256> {
+    match value {
+        ValueRef::Text(bytes) => Hash256::parse(std::str::from_utf8(bytes).ok()?),
         _ => None,
     }
 }

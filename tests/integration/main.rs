@@ -11,6 +11,7 @@
 //! | `fates` | whatever happens to node or daemon is survived | likewise |
 //! | `alarm` | a divergence raises an alarm | a live kernel, a real worker, a real Prometheus |
 //! | `earlier` | a state directory of an earlier version goes on with the present one | files that 0.1.0 wrote |
+//! | `edits` | no edit of rows passes for an honest record | copies of made and real databases, edited at random |
 //! | `evidence` | a divergence can be replayed and explained from its folder alone | all of the above |
 //! | `forged` | evidence that a stranger made does no harm, whichever command opens it | archives and folders made for it |
 //! | `words` | what a vat or a worker says adds no line and no control to what we print | a fake worker and vats with such names |
@@ -37,6 +38,7 @@ mod beside;
 mod browser;
 mod daemon;
 mod earlier;
+mod edits;
 mod evidence;
 mod export;
 mod fates;
