@@ -10,6 +10,7 @@
 #![expect(clippy::expect_used, reason = "a property that does not hold is a panic")]
 
 mod choices;
+mod evidence;
 mod forge;
 mod heap;
 mod packed;
@@ -50,7 +51,7 @@ impl Memory {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "item", check: text::item, memory: parsed(64) },
     Target { name: "canonical", check: text::canonical, memory: parsed(256) },
     Target { name: "options", check: text::options, memory: parsed(64) },
@@ -62,6 +63,12 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "archive", check: packed::archive, memory: unpacked(1, 8 * DEFLATE, 512 * MIB) },
     // A frame of zstd names a window of up to 8 MiB before its bytes arrive, and 4 bytes are 128 KiB of one letter.
     Target { name: "image", check: packed::image, memory: unpacked(24, 64 * KIB, 2 * GIB) },
+    Target { name: "tar", check: evidence::tar, memory: Memory { base: 12 * MIB, per_byte: 64, max: 76 * MIB } },
+    Target {
+        name: "evidence",
+        check: evidence::evidence,
+        memory: Memory { base: 16 * MIB, per_byte: 1024, max: 1088 * MIB },
+    },
     Target { name: "heap", check: heap::heap, memory: Memory { base: 32 * MIB, per_byte: 24, max: 3 * GIB } },
 ];
 
