@@ -124,9 +124,14 @@ impl Contradictions {
     }
 }
 
-/// A key in quotes: what does not print, and what is not UTF-8, is escaped.
+/// A key in quotes: quotes, backslashes, hidden characters and bytes that are not UTF-8 are escaped, so that no two keys look alike.
 pub(super) fn shown(key: &[u8]) -> String {
-    let text = format!("\"{}\"", visible::of_bytes(key));
+    let mut quoted = Vec::with_capacity(key.len() + 2);
+    for byte in key {
+        quoted.extend((matches!(byte, b'"' | b'\\')).then_some(b'\\'));
+        quoted.push(*byte);
+    }
+    let text = format!("\"{}\"", visible::of_bytes(&quoted));
     match text.len() > KEY_BYTES_MAX {
         true => format!("{}… ({} bytes)", &text[..text.floor_char_boundary(KEY_BYTES_MAX)], text.len()),
         false => text,

@@ -56,6 +56,10 @@ impl Folder {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io(error.into()))?;
             let not = |why| EvidenceError::NotEvidence { path: path.to_owned(), why };
+            // Any other directory has files that evidence must not have: to name one of these would mislead.
+            if fs::symlink_metadata(through(&directory).join("manifest.json")).is_err() {
+                return Err(not("it has no manifest.json".to_owned()));
+            }
             let mut listing = Listing::default();
             let listed = listing.add(&through(&directory), "").map_err(EvidenceError::io("list", path))?;
             listed.map_err(not)?;

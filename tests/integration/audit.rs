@@ -410,6 +410,7 @@ fn verify_says_what_contradicts_beside_what_diverges() {
 fn a_contradiction_in_the_daemon_alarms_until_it_is_acknowledged() {
     let mut bench = Bench::new(Keep::everything());
     let daemon = bench.setup("ok").start();
+    daemon.wait_for_block(1);
     bench.node().answers_wrongly = true;
     bench.close("v1");
     bench.node().answers_wrongly = false;
