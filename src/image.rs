@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, memfd_create};
 use sha2::{Digest, Sha256};
 
 use crate::regular::Special;
@@ -318,8 +318,7 @@ fn memory_file() -> io::Result<File> {
 }
 
 fn seal(file: &File) -> io::Result<()> {
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    Ok(fcntl_add_seals(file, seals)?)
+    crate::seal::seal(file, SealFlags::SEAL)
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub mod replay;
 pub mod report;
 pub mod sandbox;
 pub mod schedule;
+mod seal;
 pub mod span;
 pub mod store;
 pub mod temp;

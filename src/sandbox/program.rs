@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, memfd_create};
 use sha2::{Digest, Sha256};
 
 use super::elf::{self, Needs};
 use crate::regular;
+use crate::seal::seal;
 use crate::transcript::Hash256;
 
 /// No worker is larger. Those of `@agoric/xsnap` have some megabytes.
@@ -74,7 +75,7 @@ impl Program {
             rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK)?;
+        seal(&copy, SealFlags::empty())?;
         fchmod(copy.as_fd(), Mode::from_raw_mode(0o111))?;
         Ok(Self { path: path.to_owned(), sha256: Hash256::from_digest(hasher), file, needs })
     }

@@ -163,7 +163,7 @@ fn in_an_archive() {
     make_archives(&synthetic, &transcripts, &snapshots);
     let db = rusqlite::Connection::open(&synthetic.file).expect("open");
     db.execute_batch(
-        "DELETE FROM transcriptItems WHERE vatID = 'v1' AND position < 16; UPDATE snapshots SET compressedSnapshot = NULL",
+        "DELETE FROM transcriptItems WHERE vatID = 'v1' AND position < 16; UPDATE snapshots SET compressedSnapshot = NULL WHERE inUse IS NULL",
     )
     .expect("sql");
     db.close().expect("close");

@@ -237,7 +237,7 @@ fn a_worker_that_evidence_names_or_holds_never_runs() {
         for path in [text(&inside), text(&outside), "xsnap-worker", "./xsnap-worker"] {
             edit(&folder, "path", json!(path));
             stage.give(&sent);
-            for (here, says) in [(Path::new("/"), "no xsnap worker found"), (&folder, "it lies in")] {
+            for (here, says) in [(Path::new("/"), "no xsnap worker found"), (&folder, "refused to run")] {
                 stage.no_worker(here, &["replay", text(&folder)], says);
                 stage.no_worker(here, &["replay", text(&folder)], "the evidence is of the worker");
                 stage.no_worker(here, &["bisect", text(&folder)], says);
