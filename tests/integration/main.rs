@@ -25,6 +25,7 @@
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
 //! | `own` | what spanwatch writes is its own: permissions, owners, links, temporary directories | the daemon and the commands |
 //! | `rows` | old rows that change, and breaks in histories, raise an alarm of their own; what a node does never raises one | a stand-in for a node, the lab's databases, a live kernel |
+//! | `tidy` | a test that the documentation names is there | `docs/threats.md` |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
 #![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
@@ -58,6 +59,7 @@ mod service;
 mod special_files;
 mod strangers;
 mod synthetic;
+mod tidy;
 mod words;
 
 #[path = "../fake_worker/model.rs"]
