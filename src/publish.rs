@@ -2,7 +2,7 @@
 //!
 //! Each is written under a name that nobody can guess, in the directory where it belongs, and renamed when it is complete. So no link at
 //! its name is followed, nothing is overwritten unless that is what was asked for, and an error leaves nothing behind. A process that is
-//! killed leaves what begins with [`PREFIX`]; the next folder that is made there removes it.
+//! killed leaves what begins with `PREFIX`; the next folder that is made there removes it.
 
 use std::fs::{self, File, Permissions};
 use std::io;

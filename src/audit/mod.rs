@@ -1,8 +1,8 @@
 //! Checks what the kernel answered, without a worker.
 //!
 //! A vat's vatstore is what the vat's own `vatstoreSet` and `vatstoreDelete` wrote, so the transcript implies each answer to
-//! `vatstoreGet` and `vatstoreGetNextKey`, and the kernel's rows `<vatID>.vs.<key>` at the end. [`vatstore`] is the model
-//! of it, [`syscall`] reads what is recorded, [`Responses`] compares the two; [`history`] walks whole histories
+//! `vatstoreGet` and `vatstoreGetNextKey`, and the kernel's rows `<vatID>.vs.<key>` at the end. `vatstore` is the model
+//! of it, `syscall` reads what is recorded, [`Responses`] compares the two; [`history`] walks whole histories
 //! (`spanwatch audit`), and [`check_span`] looks at one span by itself (`verify` and the daemon).
 //!
 //! It believes only items that a span's hash proves. It must never call an honest record contradictory: what the

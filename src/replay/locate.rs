@@ -32,7 +32,7 @@ const PACKAGES: [&str; 3] = ["node_modules/@agoric/xsnap", "packages/xsnap", "ag
 /// How long a worker may take to say its version.
 const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What the operator says of the worker, but for the variables [`WORKER_VARIABLE`] and [`NODES_VARIABLE`].
+/// What the operator says of the worker, but for the variables `$SPANWATCH_WORKER` and `$XSNAP_WORKER`.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
     /// On the command line.
