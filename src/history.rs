@@ -340,6 +340,10 @@ impl Checker<'_> {
     fn beginning(&mut self, first: &Link) {
         let start = first.start();
         if start == 0 {
+            // Only the span of a local worker without a transcript stays empty.
+            if !matches!(self.facts.worker, Worker::Is(WorkerType::Local)) {
+                self.empty_open_span(first, "initialize-worker");
+            }
             if first.row.incarnation != 0 {
                 let what = format!("the first span is of incarnation {}, expected 0", first.row.incarnation);
                 self.add(0, &[first], what);

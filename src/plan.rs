@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::archive::Archives;
 use crate::capture::Captures;
 use crate::history::{Break, Facts, First, History, Last, Link, OpenItems, Standing, Worker};
+use crate::image::Image;
 use crate::kernel_db::{DbError, Edges, KernelDb, Reader, SnapshotRow, SpanRow, VatLists, VatOptions, WorkerType};
 use crate::transcript::{Hash256, Position, VatId};
 
@@ -51,13 +52,11 @@ impl Survey {
     /// When the database can't be read.
     pub fn read(db: &KernelDb, vats: &[String]) -> Result<Self, DbError> {
         let (rows, census, mut survey) = db.read(|reader| {
-            let (rows, faults) = reader.spans()?;
+            let (rows, mut faults) = reader.spans()?;
             let snapshots = reader.snapshots()?;
-            let census = Census {
-                lists: reader.vat_lists()?,
-                items: reader.item_bounds()?,
-                options: reader.vats_with_options()?,
-            };
+            let (items, odd_items) = reader.item_bounds()?;
+            faults.extend(odd_items);
+            let census = Census { lists: reader.vat_lists()?, items, options: reader.vats_with_options()? };
             let survey = Self {
                 spans: Vec::new(),
                 vats: rows.iter().map(|row| &row.id.vat).chain(&census.lists.live).cloned().collect(),
@@ -134,6 +133,29 @@ impl Survey {
         };
         let items = census.items.get(vat).copied();
         self.history.check(&Facts { vat, standing, worker, spans, snapshots: &snapshots, items, open });
+    }
+
+    /// Proves the images that the vats' open spans start from. A verdict about a closed span says nothing of them, and a kernel
+    /// that starts needs each. One after the other, each in a read of its own: they can have hundreds of megabytes.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn prove_images_in_use(&mut self, db: &KernelDb) -> Result<(), DbError> {
+        let open: Vec<SpanRow> = self.spans.iter().map(|(row, _)| row).filter(|row| row.is_current).cloned().collect();
+        for SpanRow { id, .. } in open {
+            let Some(position) = id.start.checked_sub(1) else { continue };
+            let Some(row) = self.snapshots.get(&(id.vat.clone(), position)).filter(|row| row.in_use) else { continue };
+            let (Some(hash), bytes) = (row.hash, row.bytes) else { continue };
+            let gzip = db.read(|reader| reader.compressed_image(&id.vat, position))?;
+            // Without an image the rows are at fault already; a node that went on meanwhile has another one in use.
+            let Some(Err(error)) = gzip.map(|gzip| Image::from_gzip_in_memory(&gzip, hash, bytes)) else { continue };
+            let is_same = db.read(|reader| reader.snapshot(&id.vat, position))?;
+            if is_same.is_some_and(|now| now.in_use && now.hash == Some(hash)) {
+                let what = format!("the image in use is damaged, so the kernel cannot start the vat: {error}");
+                self.history.add(Break { vat: Some(id.vat), position, what, spans: vec![id.start] });
+            }
+        }
+        Ok(())
     }
 
     fn is_named(&self, vat: &VatId, word: &str) -> bool {

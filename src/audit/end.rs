@@ -38,8 +38,10 @@ pub(super) struct EndCheck<'a> {
     found: Contradictions,
     /// Rows of a terminated vat that are gone while others are there that go before them.
     out_of_order: Vec<Contradiction>,
-    /// Keys with a lone surrogate and without a row, by the key that an engine may have written instead.
+    /// Keys with a lone surrogate and without a row.
     odd: BTreeMap<Vec<u8>, KeyEntry>,
+    /// Which of them an engine or an import may have written as this key.
+    written_as: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Rows without a key that may be one of those.
     odd_rows: Vec<VatstoreRow>,
     has_odd: bool,
@@ -57,6 +59,7 @@ impl<'a> EndCheck<'a> {
             found: Contradictions::default(),
             out_of_order: Vec::new(),
             odd: BTreeMap::new(),
+            written_as: BTreeMap::new(),
             odd_rows: Vec::new(),
             has_odd: false,
         }
@@ -100,7 +103,7 @@ impl<'a> EndCheck<'a> {
             self.without_row((key, entry));
         }
         for row in std::mem::take(&mut self.odd_rows) {
-            match self.odd.remove(&row.key) {
+            match self.written_as.get(&*row.key).and_then(|key| self.odd.remove(key)) {
                 Some((_, entry)) => self.compare(&row, &entry.state, entry.since),
                 None => self.extra(&row, None),
             }
@@ -148,8 +151,10 @@ impl<'a> EndCheck<'a> {
         if std::str::from_utf8(&key).is_err() {
             self.has_odd = true;
             if self.odd.len() < ODD_MAX {
-                let [_, replaced] = come_back_as(&key);
-                self.odd.insert(replaced.into_bytes(), (key, entry));
+                for replaced in come_back_as(&key) {
+                    self.written_as.insert(replaced.into_bytes(), key.to_vec());
+                }
+                self.odd.insert(key.to_vec(), (key, entry));
             }
             return;
         }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{CliError, DbArgs, Exit, Format};
 use crate::audit::{Auditor, Compared, Contradiction, End, EndCompared, Fault, KeysLimit, VatAudit};
 use crate::capture::Captures;
-use crate::kernel_db::{Access, KernelDb, Reader, SpanRow};
+use crate::kernel_db::{Access, KernelDb, Reader, SpanRow, VatOptions, WorkerType};
 use crate::plan::{Selection, Survey};
 use crate::report::json;
 use crate::report::text::{self, plural};
@@ -208,6 +208,8 @@ pub(super) fn run(args: &AuditArgs) -> Result<Exit, CliError> {
             Format::Json => line(&audit, name),
         });
     }
+    // A clean-up takes a vat's keys before its spans.
+    let are_spans_gone = skipped.values().any(|reason| *reason == SPANS_GONE);
     for (vat, reason) in skipped {
         summary.skipped += 1;
         let name = survey.name_of(&vat);
@@ -221,13 +223,16 @@ pub(super) fn run(args: &AuditArgs) -> Result<Exit, CliError> {
         Format::Text => told_summary(&summary, began.elapsed()),
         Format::Json => json::line(&summary),
     });
-    let exit = summary.exit(survey.faults.is_empty());
+    let exit = summary.exit(survey.faults.is_empty() && !are_spans_gone);
     // Where nobody reads on, the exit code can still tell of a contradiction.
     if exit != Exit::Diverged {
         written?;
     }
     Ok(exit)
 }
+
+/// Why the keys of a vat are not checked although no kernel leaves them so.
+const SPANS_GONE: &str = "its spans are gone, and its keys are not";
 
 /// The vats of which there is no transcript, each with the reason. The kernel's options are believed only where the vat has no
 /// item: comms has an open span that stays empty.
@@ -241,17 +246,22 @@ fn without_transcript(
     for (SpanRow { id, .. }, items_present) in &survey.spans {
         *counts.entry(&id.vat).or_default() += id.end.abs_diff(id.start) + items_present;
     }
+    // A kernel keeps the transcript of each vat that runs in a worker of its own, whatever an edited row says.
+    let is_local =
+        |vat: &VatId| matches!(survey.options_of(vat), Ok(VatOptions { worker_type: Some(WorkerType::Local), .. }));
+    let keeps_none =
+        |reader: &Reader<'_>, vat: &VatId| Ok::<_, rusqlite::Error>(is_local(vat) && reader.keeps_no_transcript(vat)?);
     Ok(db.read(|reader: &Reader<'_>| {
         let mut skipped = BTreeMap::new();
         for (vat, _) in counts.iter().filter(|(_, items)| **items == 0) {
-            if reader.keeps_no_transcript(vat)? {
+            if keeps_none(reader, vat)? {
                 skipped.insert((*vat).clone(), MEANT);
             }
         }
         // Beside those that were asked for nobody asks for others.
         let others = if selection.vats.is_empty() { reader.vats_with_vatstore()? } else { BTreeSet::new() };
         for vat in others.into_iter().filter(|vat| !counts.contains_key(vat)) {
-            let reason = if reader.keeps_no_transcript(&vat)? { MEANT } else { "its spans are gone" };
+            let reason = if keeps_none(reader, &vat)? { MEANT } else { SPANS_GONE };
             skipped.insert(vat, reason);
         }
         Ok(skipped)

@@ -348,7 +348,15 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version repeat nothing; an error repeats an argument, which may come from elsewhere.
+        Err(asked) if !asked.use_stderr() => asked.exit(),
+        Err(error) => {
+            let _ = visible::stderr().write_lines(&error.render().to_string());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
     // Each replay takes some thirty descriptors, and machines with many processors run many.
     neighbour::raise_descriptor_limit();
     // The daemon's log is as it is configured.

@@ -59,13 +59,16 @@ impl EvidenceArgs {
 
 pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
     let began = Instant::now();
-    let (db, archives, survey) = args.db.open(&args.selection.vats)?;
+    let (db, archives, mut survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
     let programs = args.worker.find(&db)?;
     let jobs = match db.access()? {
         Access::Live => beside_a_node(args.jobs),
         Access::Down | Access::Crashed => args.jobs.unwrap_or_else(default_jobs),
     };
+    if selection.positions.is_none() && selection.incarnation.is_none() {
+        survey.prove_images_in_use(&db)?;
+    }
     let captures = Captures::default();
     let units = plan(&survey, &archives, &captures, &selection);
     let limits = args.worker.limits();

@@ -7,6 +7,10 @@ use rusqlite::{OptionalExtension, params};
 use super::query::{Reader, bytes_of, position, signed, span_row};
 use super::rows::SpanRow;
 use crate::transcript::{Hash256, Position, SpanHasher, SpanId, VatId};
+use crate::visible::short;
+
+/// No more is shown of what should be the ID of a vat.
+const ID_CHARACTERS_MAX: usize = 80;
 
 /// A pseudo-delivery is shorter than this; the text of a longer item is not looked at.
 const EDGE_BYTES_MAX: i64 = 64 << 10;
@@ -21,6 +25,9 @@ pub struct VatLists {
     /// What is wrong with the lists themselves, a sentence each.
     pub faults: Vec<String>,
 }
+
+/// For vats of which items are there, the lowest and the highest position.
+pub type ItemBounds = BTreeMap<VatId, (Position, Position)>;
 
 /// The texts of a span's first and last item; `None` where it is not there, empty where it is no text or a long one.
 pub type Edges = (Option<Vec<u8>>, Option<Vec<u8>>);
@@ -80,11 +87,12 @@ impl Reader<'_> {
         }
     }
 
-    /// For each vat of which items are there, the lowest and the highest position.
+    /// For each vat of which items are there, the lowest and the highest position; and a sentence for each vat of which a row has
+    /// no position, or that is none.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn item_bounds(&self) -> rusqlite::Result<BTreeMap<VatId, (Position, Position)>> {
+    pub fn item_bounds(&self) -> rusqlite::Result<(ItemBounds, Vec<String>)> {
         // From one vat's first row to the next vat's by the index.
         let mut statement = self.db.prepare(
             "WITH RECURSIVE vats (id) AS (
@@ -95,11 +103,25 @@ impl Reader<'_> {
                (SELECT max(position) FROM transcriptItems WHERE vatID = id)
              FROM vats WHERE id IS NOT NULL",
         )?;
-        let rows = statement.query_map([], |row| {
-            let vat = bytes_of(row.get_ref(0)?).and_then(|id| VatId::parse(std::str::from_utf8(id).ok()?));
-            Ok(vat.zip(position(row.get_ref(1)?).zip(position(row.get_ref(2)?))))
-        })?;
-        rows.filter_map(Result::transpose).collect()
+        let mut rows = statement.query([])?;
+        let (mut bounds, mut faults) = (ItemBounds::new(), Vec::new());
+        while let Some(row) = rows.next()? {
+            let id = bytes_of(row.get_ref(0)?).map(String::from_utf8_lossy).unwrap_or_default();
+            let of_vat = position(row.get_ref(1)?).zip(position(row.get_ref(2)?));
+            match (VatId::parse(&id), of_vat) {
+                (Some(vat), Some(of_vat)) => drop(bounds.insert(vat, of_vat)),
+                (Some(vat), None) => {
+                    faults.push(format!(
+                        "a row of transcriptItems of {vat} has a position that is no whole number from 0"
+                    ));
+                }
+                (None, _) => faults.push(format!(
+                    "a row of transcriptItems is of the vat {:?}, which is no vat ID",
+                    short(&id, ID_CHARACTERS_MAX)
+                )),
+            }
+        }
+        Ok((bounds, faults))
     }
 
     /// A span's first and last item.

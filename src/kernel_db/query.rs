@@ -9,6 +9,9 @@ use super::access::Access;
 use super::rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions};
 use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 
+/// No more is read of a value of `kvStore`. A list of ten thousand vats has 100 KB.
+const KV_BYTES_MAX: i64 = 16 << 20;
+
 /// A larger compressed image is not read; the largest seen on a chain have some 20 MB.
 const COMPRESSED_BYTES_MAX: i64 = 512 << 20;
 /// A larger bundle is not read; the largest seen on a chain have some 2 MB.
@@ -79,10 +82,10 @@ impl<'a> Reader<'a> {
                 }
                 None => faults.push(format!(
                     "a row of transcriptSpans is unreadable: vatID {:?}, startPos {:?}, endPos {:?}, incarnation {:?}",
-                    row.get_ref(0)?,
-                    row.get_ref(1)?,
-                    row.get_ref(2)?,
-                    row.get_ref(5)?
+                    start_of(row.get_ref(0)?),
+                    start_of(row.get_ref(1)?),
+                    start_of(row.get_ref(2)?),
+                    start_of(row.get_ref(5)?)
                 )),
             }
         }
@@ -287,16 +290,30 @@ impl<'a> Reader<'a> {
         Ok(self.kv("kernel.relaxDurabilityRules")?.is_some_and(|value| !value.is_empty()))
     }
 
-    /// A value of `kvStore`.
+    /// A value of `kvStore`; `None` also if it is longer than any that is read here can be.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn kv(&self, key: &str) -> rusqlite::Result<Option<String>> {
         let value = self
             .db
-            .query_row("SELECT value FROM kvStore WHERE key = ?", [key], |row| Ok(text_of(row.get_ref(0)?)))
+            .query_row(
+                "SELECT CASE WHEN octet_length(value) <= ?2 THEN value END FROM kvStore WHERE key = ?1",
+                params![key, KV_BYTES_MAX],
+                |row| Ok(text_of(row.get_ref(0)?)),
+            )
             .optional()?;
         Ok(value.flatten())
+    }
+}
+
+/// As much of a value as a message shows.
+fn start_of(value: ValueRef<'_>) -> ValueRef<'_> {
+    const BYTES_MAX: usize = 80;
+    match value {
+        ValueRef::Text(bytes) => ValueRef::Text(&bytes[..bytes.len().min(BYTES_MAX)]),
+        ValueRef::Blob(bytes) => ValueRef::Blob(&bytes[..bytes.len().min(BYTES_MAX)]),
+        number => number,
     }
 }
 

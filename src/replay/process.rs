@@ -27,6 +27,9 @@ use crate::sandbox::{Cage, Inmate, Member, Pipes, Resources, SpawnError};
 /// How long a worker that closed its pipe may take to end.
 const END_GRACE: Duration = Duration::from_secs(5);
 
+/// How long the watcher may take to read what is in the pipe.
+const OUTPUT_GRACE: Duration = Duration::from_millis(500);
+
 /// A worker's process. Ends with this value, with all that it may have started.
 #[derive(Debug)]
 pub struct Process {
@@ -35,6 +38,8 @@ pub struct Process {
     status: Option<ExitStatus>,
     watch: Arc<Watch>,
     watcher: Option<JoinHandle<()>>,
+    /// What it prints to; the watcher reads it.
+    output: OwnedFd,
 }
 
 /// How a process ended.
@@ -86,11 +91,12 @@ impl Process {
         let watch = Arc::new(Watch::default());
         let (pid, own_number) = (inmate.pid, inmate.own_number);
         let (listener, gauges) = (inmate.listener.take(), inmate.gauges.take());
-        let mut process = Self { inmate, status: None, watch: Arc::clone(&watch), watcher: None };
+        let of_watcher = File::from(output.try_clone()?);
+        let mut process = Self { inmate, status: None, watch: Arc::clone(&watch), watcher: None, output };
         let pidfd = process.pidfd()?;
         let limits = limits.clone();
         let watcher = std::thread::Builder::new().name("worker-watch".to_owned()).spawn(move || {
-            Watcher { pid, own_number, pidfd, listener, gauges, output: File::from(output), watch, limits }.run();
+            Watcher { pid, own_number, pidfd, listener, gauges, output: of_watcher, watch, limits }.run();
         })?;
         process.watcher = Some(watcher);
         Ok(process)
@@ -114,8 +120,13 @@ impl Process {
         self.watch.awaiting(wait)
     }
 
-    /// The end of what it has printed until now.
+    /// The end of what it has printed until now. What it printed before its last reply is in the pipe, which the watcher may not have
+    /// read on a busy machine: so this waits until the pipe is empty, for a moment at most.
     pub fn said(&self) -> String {
+        let deadline = Instant::now() + OUTPUT_GRACE;
+        while rustix::io::ioctl_fionread(&self.output).is_ok_and(|left| left > 0) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.watch.said()
     }
 

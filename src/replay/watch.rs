@@ -192,11 +192,12 @@ impl Watcher {
         let mut chunk = [0; 16 * 1024];
         // A worker that prints without end must not keep the watcher from its other duties.
         for _ in 0..64 {
+            // Taken before: who sees the pipe empty then finds here what was in it.
+            let mut said = self.watch.said.lock().unwrap_or_else(PoisonError::into_inner);
             match self.output.read(&mut chunk) {
                 Ok(0) => return false,
                 Ok(read) => {
                     *printed += read as u64;
-                    let mut said = self.watch.said.lock().unwrap_or_else(PoisonError::into_inner);
                     said.extend_from_slice(&chunk[..read]);
                     let surplus = said.len().saturating_sub(SAID_BYTES);
                     said.drain(..surplus);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::lab::{lab, real_worker};
 use crate::run::{fake_worker, spanwatch, text};
-use crate::synthetic::{Keep, Node, change_item, rehash};
+use crate::synthetic::{Keep, Node, change_item, rehash, span_hash};
 
 /// The same numbers for the same seed (xorshift64*).
 struct Random(u64);
@@ -453,6 +453,46 @@ const EDITS: &[(&str, Edit)] = &[
             return None;
         }
         Some(vat)
+    }),
+    ("damage the image in use", |db, original, random| {
+        let vat = random.one_of(&original.vats).clone();
+        let cells = [Cell::Blob(vec![0]), Cell::Blob(Vec::new()), Cell::Text("image".to_owned()), Cell::Null];
+        let cell = random.one_of(&cells).clone();
+        let sql = "UPDATE snapshots SET compressedSnapshot = ? WHERE vatID = ? AND inUse = 1";
+        if db.execute(sql, params![cell, vat]).expect("write") == 0 {
+            return None;
+        }
+        Some(format!("{vat} {cell:?}"))
+    }),
+    ("disguise a vat as one without a transcript", |db, original, random| {
+        let vat = random.one_of(&original.vats).clone();
+        for table in ["transcriptItems", "transcriptSpans", "snapshots"] {
+            db.execute(&format!("DELETE FROM {table} WHERE vatID = ?"), [&vat]).expect("write");
+        }
+        let nothing = span_hash(std::iter::empty());
+        db.execute("INSERT INTO transcriptSpans VALUES (?, 0, 0, ?, 1, 0)", [&vat, &nothing]).expect("write");
+        let key = format!("{vat}.options");
+        let options: String =
+            db.query_row("SELECT value FROM kvStore WHERE key = ?", [&key], |row| row.get(0)).expect("options");
+        let mut options: Value = serde_json::from_str(&options).expect("json");
+        options["useTranscript"] = json!(false);
+        db.execute("UPDATE kvStore SET value = ? WHERE key = ?", [&options.to_string(), &key]).expect("write");
+        Some(vat)
+    }),
+    ("add an item at a position that is none", |db, original, random| {
+        let vat = random.one_of(&original.vats).clone();
+        let cells = [Cell::Integer(-1), Cell::Blob(vec![0]), Cell::Text("one".to_owned())];
+        let cell = random.one_of(&cells).clone();
+        db.execute("INSERT INTO transcriptItems VALUES (?, ?, '{}', 0)", params![vat, cell]).expect("write");
+        Some(format!("{vat}:{cell:?}"))
+    }),
+    ("add an item of a vat that is none", |db, _, _| {
+        db.execute("INSERT INTO transcriptItems VALUES ('v1x', 0, '{}', 0)", []).expect("write");
+        Some("v1x".to_owned())
+    }),
+    ("add a key of a vat without spans", |db, _, _| {
+        db.execute("INSERT INTO kvStore VALUES ('v99.vs.x', 'x')", []).expect("write");
+        Some("v99.vs.x".to_owned())
     }),
     ("clear the mark of the image in use", |db, original, random| {
         let vat = random.one_of(&original.vats).clone();
