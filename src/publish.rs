@@ -119,7 +119,7 @@ fn locked(folder: &Path) -> io::Result<File> {
     Ok(folder.into())
 }
 
-/// Removes folders that nobody makes any more: whoever did was killed.
+/// Removes unfinished folders whose process was killed.
 fn sweep(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX)

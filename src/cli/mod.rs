@@ -62,12 +62,12 @@ struct Cli {
 enum Command {
     /// Replay closed spans and compare each with its record
     ///
-    /// Exit codes: 0 all were verified; 1 could not run; 2 bad usage; 3 something diverged; 4 nothing diverged, but
-    /// something could not be verified, or there was nothing to verify.
+    /// Exit codes: 0 all were verified; 1 could not run; 2 bad usage; 3 something diverged, or a response contradicts the
+    /// record; 4 neither, but something could not be verified, or there was nothing to verify.
     Verify(verify::VerifyArgs),
     /// Check the kernel's answers and its key-value rows against the transcripts, without a worker
     ///
-    /// What a vat reads from its vatstore is what it wrote before. Exit codes: 0 nothing contradicts; 1 could not run; 2 bad
+    /// A vat reads from its vatstore only its own writes. Exit codes: 0 nothing contradicts; 1 could not run; 2 bad
     /// usage; 3 something contradicts the transcripts; 4 nothing does, but a part of the record is damaged or could not be
     /// read, or there was nothing to check. What the node pruned is counted and does not decide the code.
     Audit(audit::AuditArgs),
@@ -77,9 +77,10 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// List what the daemon has found, newest first, also while it runs
     ///
-    /// Exit codes: 0; 1 could not run; 2 bad usage or a wrong configuration; 3 a divergence among them is not acknowledged.
+    /// Exit codes: 0; 1 could not run; 2 bad usage or a wrong configuration; 3 a divergence, a contradiction or a changed row
+    /// among them is not acknowledged; 4 none of these is, but damage is not acknowledged.
     Verdicts(verdicts::VerdictsArgs),
-    /// Take note of a divergence: it leaves the gauge that alarms
+    /// Acknowledge a divergence, a contradiction, damage or a changed row: it no longer counts in the alert
     Ack(verdicts::AckArgs),
     /// Print the configuration that `run` would have, with where each value comes from
     ///
@@ -99,13 +100,17 @@ enum Command {
     ///
     /// Exit codes: 0 they do not; 1 could not run; 2 bad usage; 3 they do.
     Bisect(Box<evidence::BisectArgs>),
-    /// Make one file of evidence, and back
+    /// Pack or unpack an evidence folder
     Evidence(evidence::EvidenceCommandArgs),
     /// List the spans, what is there of each, and whether it can be verified
+    ///
+    /// Exit codes: 0; 1 could not run; 2 bad usage; 4 a span cannot be verified, or the rows of a vat do not make a history.
     Spans(spans::SpansArgs),
     /// Look into heap images: what is in one, and what differs between two
     Snapshot(snapshot::SnapshotArgs),
     /// Check what verifying this database needs, and say what to change
+    ///
+    /// Exit codes: 0 all can be verified; 1 could not run; 2 bad usage; 4 something is missing or damaged.
     Doctor(doctor::DoctorArgs),
 }
 

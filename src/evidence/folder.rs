@@ -56,13 +56,11 @@ impl Folder {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io(error.into()))?;
             let not = |why| EvidenceError::NotEvidence { path: path.to_owned(), why };
-            // Any other directory has files that evidence must not have: to name one of these would mislead.
-            if fs::symlink_metadata(through(&directory).join("manifest.json")).is_err() {
-                return Err(not("it has no manifest.json".to_owned()));
-            }
             let mut listing = Listing::default();
             let listed = listing.add(&through(&directory), "").map_err(EvidenceError::io("list", path))?;
-            listed.map_err(not)?;
+            // Any other directory has files that evidence must not have: to name one of these would mislead.
+            let is_evidence = || fs::symlink_metadata(through(&directory).join("manifest.json")).is_ok();
+            listed.map_err(|why| not(if is_evidence() { why } else { "it has no manifest.json".to_owned() }))?;
             let Listing { sizes, left_out, .. } = listing;
             return Ok(Self { path: path.to_owned(), place: Place::Directory(directory), sizes, left_out });
         }
@@ -128,7 +126,7 @@ fn content_of(stored: &str, form: &Form, file: File, size: u64) -> io::Result<Co
     } else {
         Box::new(BufReader::new(from))
     };
-    // One more, so that whoever reads sees that it is too much.
+    // One byte more, so that the reader sees the excess.
     Ok(Content { reader: Box::new(reader.take(bytes_max + 1)), bytes_max })
 }
 

@@ -8,7 +8,7 @@ use rusqlite::{Row, Transaction, params};
 use super::{Store, StoreError, VerdictFilter, VerdictRow, now, signed, span_id, unsigned};
 use crate::transcript::SpanId;
 
-/// More alarms of a kind are not kept: whoever is called to so many compares whole databases. Far below what fills a disk.
+/// Alarms of a kind beyond this number are dropped: a person with so many compares whole databases. It is far below what fills a disk.
 const ALARMS_MAX: u64 = 10_000;
 
 /// The name of an alarm among people: vat, position, kind and number.

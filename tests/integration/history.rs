@@ -502,5 +502,9 @@ fn no_import_is_a_broken_history() {
         assert!(breaks(&spans).is_empty() && spans.lines("span").len() > 15, "{mode}: {}{}", spans.out, spans.err);
         let late = spans.lines("history").len();
         assert_eq!((late > 5, late == 0), (mode == "without-history", mode == "archival"), "{}", spans.out);
+        // An import writes keys with lone surrogates in another form.
+        let audit = run("audit", &out.path().join(mode), &[]);
+        assert_eq!(audit.lines("summary")[0]["contradictions"], 0, "{mode}: {}", audit.out);
+        assert_ne!(audit.code, 3, "{mode}: {}", audit.out);
     }
 }
