@@ -8,7 +8,9 @@ suite=${1:?usage: scripts/systemd-calls.sh SUITE}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/state/lists/partial "$work"/cache/archives/partial "$work"/debs
-echo "deb http://deb.debian.org/debian $suite main" > "$work/sources.list"
+# From where this system has its own packages.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+echo "deb $mirror $suite main" > "$work/sources.list"
 touch "$work/state/status"
 apt=(-qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State="$work/state"
   -o Dir::State::status="$work/state/status" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root)

@@ -40,7 +40,7 @@ impl fmt::Display for Break {
 }
 
 /// A history that begins later than at position 0 and is whole from there on: an import without history leaves this, and
-/// so does whoever deletes the first rows with everything that belongs to them.
+/// so does an edit that deletes the first rows with everything that belongs to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// The vat.

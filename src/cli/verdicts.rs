@@ -90,7 +90,7 @@ fn text(row: &VerdictRow) -> String {
         first.push_str(&format!(" {base}, {deliveries} deliveries, {seconds:.2} s"));
     }
     if row.attempts > 0 {
-        first.push_str(&format!(", {} attempts in vain", row.attempts));
+        first.push_str(&format!(", {} failed attempts", row.attempts));
     }
     let mut text = Lines::default();
     writeln!(text, "{first}");

@@ -27,7 +27,7 @@ use crate::store::{Job, Outcome, Source, StoreError, now};
 use crate::transcript::SpanId;
 use crate::verdict::{Divergence, Failure, Unverifiable, Verdict};
 
-/// The pauses after attempts in vain, in seconds; the last one holds for all further ones.
+/// The pauses after failed attempts, in seconds; the last one holds for all further ones.
 const PAUSES: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3_600.0];
 /// The pause, in seconds, after trouble that concerns all spans alike and is no attempt at any of them.
 const PAUSE_FOR_ALL: f64 = 15.0;

@@ -130,7 +130,7 @@ fn content_of(stored: &str, form: &Form, file: File, size: u64) -> io::Result<Co
     Ok(Content { reader: Box::new(reader.take(bytes_max + 1)), bytes_max })
 }
 
-/// Reads a file from its start, whoever else reads it.
+/// Reads a file from its start, independently of other readers.
 pub(super) struct FromStart {
     file: File,
     offset: u64,

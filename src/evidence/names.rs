@@ -1,6 +1,6 @@
 //! The names that evidence has: one table, for folders and for packed ones.
 //!
-//! Owns what a file of evidence may be called and how large it may be, whoever made the folder. It must never open anything.
+//! Owns the names and the sizes that files of evidence may have. It must never open anything.
 
 use crate::image::IMAGE_BYTES_MAX;
 use crate::transcript::{Items, VatId};

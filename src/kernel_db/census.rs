@@ -87,8 +87,8 @@ impl Reader<'_> {
         }
     }
 
-    /// For each vat of which items are there, the lowest and the highest position; and a sentence for each vat of which a row has
-    /// no position, or that is none.
+    /// For each vat of which items are there, the lowest and the highest position; and a sentence for each vat of which a row has no
+    /// whole number as its position, and for each ID that is no vat's.
     ///
     /// # Errors
     /// When SQLite fails.

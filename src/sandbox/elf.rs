@@ -123,7 +123,7 @@ pub(super) fn is_of_the_system(loader: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Root, this user, or whoever root is called where it has no number: in a user namespace without root, all users that it does not
+/// Root, this user, or the stand-in for root where root has no number: in a user namespace without root, all users that it does not
 /// have look the same (user_namespaces(7)).
 fn is_administrators(user: u32) -> bool {
     const NOT_MAPPED: u32 = 65_534;

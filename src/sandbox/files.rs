@@ -33,7 +33,7 @@ impl Files {
     /// Those that a program needs in a time zone, and to ask for huge pages.
     ///
     /// # Errors
-    /// When the program's loader is none of the system's.
+    /// When the program's loader is not one of the system's.
     pub(super) fn of(program: &Program, zone: &OsStr, huge_pages: bool) -> io::Result<Self> {
         let loader = program.loader()?.map(Path::to_path_buf);
         let code = loader.into_iter().chain(program.libraries()).collect();

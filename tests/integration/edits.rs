@@ -479,14 +479,14 @@ const EDITS: &[(&str, Edit)] = &[
         db.execute("UPDATE kvStore SET value = ? WHERE key = ?", [&options.to_string(), &key]).expect("write");
         Some(vat)
     }),
-    ("add an item at a position that is none", |db, original, random| {
+    ("add an item at a position that is no whole number", |db, original, random| {
         let vat = random.one_of(&original.vats).clone();
         let cells = [Cell::Integer(-1), Cell::Blob(vec![0]), Cell::Text("one".to_owned())];
         let cell = random.one_of(&cells).clone();
         db.execute("INSERT INTO transcriptItems VALUES (?, ?, '{}', 0)", params![vat, cell]).expect("write");
         Some(format!("{vat}:{cell:?}"))
     }),
-    ("add an item of a vat that is none", |db, _, _| {
+    ("add an item whose vat ID is not one", |db, _, _| {
         db.execute("INSERT INTO transcriptItems VALUES ('v1x', 0, '{}', 0)", []).expect("write");
         Some("v1x".to_owned())
     }),
