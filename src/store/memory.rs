@@ -2,7 +2,8 @@
 //!
 //! Owns this memory. It has at most one row for each row of the node's own tables, some 150 bytes a span, and forgets what
 //! the node deletes with a terminated vat; how long verdicts are kept does not matter to it. It starts anew where the
-//! database is restored, rolled back or replaced, and it never replaces what it has: that is what rows are compared with.
+//! database is another file; of one that moved backwards it forgets the newest rows, as far as they differ. It never replaces what
+//! it has: that is what rows are compared with.
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -82,6 +83,18 @@ impl Store {
             ))?;
             let rows = statement.query_map([], |row| Ok(seen_span(row)?.row))?;
             rows.collect()
+        })
+    }
+
+    /// The last row of one vat that was seen.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn seen_last_of(&self, vat: &VatId) -> Result<Option<SpanRow>, StoreError> {
+        self.with("read the last row that was seen", |db| {
+            db.prepare_cached(&format!("SELECT {COLUMNS} WHERE s.vat = ? ORDER BY s.start DESC LIMIT 1"))?
+                .query_row([vat.as_str()], |row| Ok(seen_span(row)?.row))
+                .optional()
         })
     }
 

@@ -570,7 +570,7 @@ mod tests {
             vats: vec![NotedVat { vat, closed, forget_from: None }],
             missed: 0,
             alarms: Vec::new(),
-            is_other: false,
+            is_replaced: false,
         };
         assert_eq!(store.note(&noted).expect("noted").spans, count);
         assert_eq!(store.note(&noted).expect("noted again").spans, 0, "what is there already stays as it is");

@@ -89,7 +89,7 @@ pub struct Noted {
     /// What is wrong with rows.
     pub alarms: Vec<Alarm>,
     /// Set when the database is another one, or an earlier state of it: all that was seen of its rows is forgotten.
-    pub is_other: bool,
+    pub is_replaced: bool,
 }
 
 /// What was new to the store.
@@ -195,7 +195,7 @@ impl Store {
                 pulse.height.map(u64::cast_signed)
             ])?;
             let mut new = New { spans: 0, alarms: put_alarms(db, &noted.alarms)? };
-            if noted.is_other {
+            if noted.is_replaced {
                 memory::forget(db, None)?;
             }
             for NotedVat { vat, closed, forget_from } in &noted.vats {

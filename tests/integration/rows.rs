@@ -305,3 +305,32 @@ fn a_live_kernel_raises_no_alarm() {
     assert_eq!(daemon.spans("unverifiable"), 0, "{}", daemon.said());
     assert_eq!(daemon.stop(), Some(0));
 }
+
+/// An edit that comes with a change of the values by which a rollback is known: an old row stays what it was, as newer ones
+/// are as they were.
+#[test]
+fn an_edit_that_looks_like_a_rollback_is_an_alarm_all_the_same() {
+    let pretexts = [
+        "UPDATE kvStore SET value = replace(value, substr(value, 1, 1), 'z') WHERE key = 'activityhash'",
+        "UPDATE kvStore SET value = '1' WHERE key = 'crankNumber'",
+        "UPDATE kvStore SET value = 'x' WHERE key = 'crankNumber'",
+    ];
+    for pretext in pretexts {
+        let mut bench = Bench::new(Keep::everything());
+        let daemon = bench.setup("ok").set("watch.poll_interval=100ms").start();
+        daemon.wait_for_block(1);
+        for _ in 0..4 {
+            bench.close("v1");
+        }
+        daemon.wait_for_spans(4);
+        daemon.assert_rows_unsuspected();
+        let edit = "UPDATE transcriptSpans SET hash = replace(hash, 'a', 'b') WHERE vatID = 'v1' AND startPos = 6";
+        for sql in [edit, pretext] {
+            assert_eq!(bench.node().db.execute(sql, []).expect("write"), 1, "{sql}");
+        }
+        commit_unseen(bench.node());
+        daemon.wait_for_log("moved backwards");
+        daemon.wait_for(pretext, |daemon| daemon.metric("spanwatch_changed_rows") == 1.0);
+        assert_eq!(alarms(&daemon), [("row_changed".to_owned(), 6)], "{pretext}");
+    }
+}

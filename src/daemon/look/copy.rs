@@ -1,9 +1,10 @@
 //! Copying what a node is about to delete: the items of open spans, and the images that they start from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::{LookError, Looker, VatNews};
+use crate::image::Image;
 use crate::kernel_db::SpanRow;
 use crate::metrics::observe;
 use crate::store::{CaptureRow, StoreError};
@@ -13,11 +14,13 @@ use crate::transcript::{Position, SpanHasher, VatId};
 const IMAGES_MAX: usize = 4;
 /// What could not be copied is tried again after this time.
 const RETRY: Duration = Duration::from_secs(60);
+/// An image that does not have its hash is read again after this time: the node deletes it when the span closes.
+const RETRY_DAMAGED: Duration = Duration::from_secs(5);
 
 impl Looker<'_> {
     /// Whether a copy failed a moment ago.
     pub(super) fn is_refused(&self, refused: &HashMap<VatId, Instant>, vat: &VatId) -> bool {
-        refused.get(vat).is_some_and(|at| at.elapsed() < RETRY)
+        refused.get(vat).is_some_and(|at| Instant::now() < *at)
     }
 
     /// Where the database is another one, or a vat's history, what was copied of spans that are still open may be of the one
@@ -67,7 +70,7 @@ impl Looker<'_> {
                 self.captures.remove(vat);
                 if first == row.id.start {
                     // Read in one go, and not what the row says: the database is damaged, and the verdict will say so.
-                    self.items_refused.insert(vat.clone(), Instant::now());
+                    self.items_refused.insert(vat.clone(), Instant::now() + RETRY);
                     let start = row.id.start;
                     let text =
                         format!("the items of the open span of {vat} from position {start} on do not have its hash");
@@ -84,7 +87,7 @@ impl Looker<'_> {
                 self.items_refused.remove(vat);
                 is_cut |= items.is_cut;
             } else {
-                self.items_refused.insert(vat.clone(), Instant::now());
+                self.items_refused.insert(vat.clone(), Instant::now() + RETRY);
             }
         }
         Ok(is_cut)
@@ -99,6 +102,9 @@ impl Looker<'_> {
     /// Copies the images that open spans start from. Whether there are more.
     pub(super) fn copy_images(&mut self, vats: &[VatNews]) -> Result<bool, LookError> {
         let mut copied = 0;
+        let is_wanted = |news: &&VatNews| matches!(news.image, Some(Some(_)));
+        let wanted: HashSet<&VatId> = vats.iter().filter(is_wanted).map(|news| &news.vat).collect();
+        self.images_refused.retain(|vat, _| wanted.contains(vat));
         for VatNews { vat, current, image, .. } in vats {
             let (Some(row), Some(image)) = (current, image) else { continue };
             let Some(image) = image else {
@@ -111,6 +117,7 @@ impl Looker<'_> {
             }
             let user = (vat, row.id.start);
             if self.shared.store.use_image(hash, user)? {
+                self.images_refused.remove(vat);
                 self.images_done.insert(vat.clone(), row.id.start);
                 continue;
             }
@@ -123,12 +130,23 @@ impl Looker<'_> {
             observe(&self.shared.metrics.read_transaction_seconds, began.elapsed());
             // Gone: it was replaced meanwhile, and the next look sees the next one.
             let Some(gzip) = gzip else { continue };
+            // Once a span. What is kept is never read from the node again, so it must be what the row says.
+            if let Err(error) = Image::from_gzip_in_memory(&gzip, hash, None) {
+                self.shared.metrics.capture_failures.inc();
+                self.images_refused.insert(vat.clone(), Instant::now() + RETRY_DAMAGED);
+                let position = image.position;
+                let text = format!(
+                    "the image of {vat} at position {position}, from which its open span starts, is damaged, and is not copied: {error}"
+                );
+                self.shared.complain("capture", &text);
+                continue;
+            }
             let max_bytes = self.shared.config.capture.max_bytes;
             if self.captured(self.shared.store.keep_image(hash, &gzip, user, max_bytes))? {
                 self.images_done.insert(vat.clone(), row.id.start);
                 self.images_refused.remove(vat);
             } else {
-                self.images_refused.insert(vat.clone(), Instant::now());
+                self.images_refused.insert(vat.clone(), Instant::now() + RETRY);
             }
         }
         Ok(false)

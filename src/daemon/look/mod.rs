@@ -25,6 +25,7 @@ use crate::kernel_db::{
 use crate::metrics::observe;
 use crate::store::{Alarm, CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError};
 use crate::transcript::{Hash256, Position, VatId};
+use node::Change;
 use recheck::{Batch, Round, Trust};
 pub use retention::{Keeper, Retention};
 
@@ -65,7 +66,7 @@ pub(super) struct Looker<'a> {
     captures: HashMap<VatId, CaptureRow>,
     /// Open spans whose image is copied, or that need none.
     images_done: HashMap<VatId, Position>,
-    /// Vats of which something could not be copied, and when.
+    /// Vats of which something could not be copied, and when that is tried again.
     images_refused: HashMap<VatId, Instant>,
     items_refused: HashMap<VatId, Instant>,
     /// Of each vat the first and the last span that were noted live: what a database that moved backwards is compared with.
@@ -229,7 +230,7 @@ impl<'a> Looker<'a> {
         let change = self.compare_with_last(identity, &news.pulse);
         self.learn_retention(&vats);
         self.distrust(change.is_some(), &vats)?;
-        let (noted, tellings) = self.noted(identity, &news, &vats, change.is_some())?;
+        let (noted, tellings) = self.noted(identity, &news, &vats, change.as_ref())?;
         let new = self.shared.store.note(&noted)?;
         // Whatever fails from here on is made up for at the next look.
         self.is_unfinished = true;
@@ -242,13 +243,14 @@ impl<'a> Looker<'a> {
         }
         self.seen = Some(noted.node);
         self.shared.metrics.missed_spans.inc_by(noted.missed);
-        if noted.is_other {
+        if noted.is_replaced {
             self.forget_memory();
         }
         self.heads = vats.iter().filter_map(|news| Some((news.vat.clone(), news.current.clone()?))).collect();
         for NotedVat { vat, closed, forget_from } in noted.vats {
             if forget_from.is_some() {
-                self.tails.remove(&vat.vat);
+                self.learn_tail(&vat.vat)?;
+                self.round.last = None;
             }
             if let Some(last) = closed.last() {
                 self.tails.insert(vat.vat.clone(), last.row.clone());
@@ -273,7 +275,7 @@ impl<'a> Looker<'a> {
         is_unfinished |= self.copy_images(&vats)?;
         let history = self.note_history()?;
         // What waits for replays to come to their end is asked for again at the next poll, not at once.
-        self.is_unfinished = is_unfinished || history != History::None;
+        self.is_unfinished = is_unfinished || history != History::None || !self.images_refused.is_empty();
         is_unfinished |= history == History::Noted;
         self.shared.set_view(|view| view.vats = self.vats.len() as u64);
         Ok(Found { is_changed, is_unfinished })
@@ -371,7 +373,8 @@ impl<'a> Looker<'a> {
         if let Some(tail) = self.tails.get(&vat).filter(|_| !trust.0) {
             let now = reader.span_at(&vat, tail.id.start)?;
             if now.is_none_or(|now| now.id != tail.id || now.hash != tail.hash) {
-                news.others = Some(reader.closed_spans_backwards(&vat, 0, to, REWRITTEN_SPANS_MAX)?);
+                // Not only those before the open span: its row may be edited too.
+                news.others = Some(reader.closed_spans_backwards(&vat, 0, Position::MAX, REWRITTEN_SPANS_MAX)?);
             }
         }
         for row in &news.closed.rows {
@@ -430,8 +433,9 @@ impl<'a> Looker<'a> {
         identity: Identity,
         of: &News,
         vats: &[VatNews],
-        is_other: bool,
+        change: Option<&Change>,
     ) -> Result<(Noted, Vec<Telling>), StoreError> {
+        let (is_other, is_replaced) = (change.is_some(), change.is_some_and(|change| change.is_replaced));
         let News { pulse, static_names, trust, .. } = of;
         let living = of.living.as_ref();
         let mut tellings = Vec::new();
@@ -474,7 +478,9 @@ impl<'a> Looker<'a> {
                 alarms.extend(chain::rewound(before, news.current.as_ref()));
             }
             let forget_from = match &news.others {
-                Some(others) if !is_other => Some(self.known_to(others)?),
+                // The open span goes on from what closed: where it is as it was, nothing before it was written anew.
+                Some(_) if self.is_head_as_it_was(news) => None,
+                Some(others) if !is_replaced => Some(self.known_to(others)?),
                 _ => None,
             };
             if let Some(from) = forget_from.filter(|_| !news.is_rewritten) {
@@ -526,9 +532,18 @@ impl<'a> Looker<'a> {
             let vat = KnownVat { is_terminated: true, ..known.clone() };
             noted.push(NotedVat { vat, closed: Vec::new(), forget_from: None });
         }
+        if is_other && !is_replaced {
+            // A vat without a row that is not alive may be created anew, with other spans.
+            let present: HashSet<&VatId> = vats.iter().map(|news| &news.vat).collect();
+            let is_gone = |vat: &VatId| living.is_some() && !is_alive(vat) && !present.contains(vat);
+            for known in self.vats.values().filter(|known| is_gone(&known.vat)) {
+                let vat = KnownVat { is_terminated: true, ..known.clone() };
+                noted.push(NotedVat { vat, closed: Vec::new(), forget_from: Some(0) });
+            }
+        }
         let path = self.shared.db.path().display().to_string();
         let node = NodeSeen { path, identity, pulse: pulse.clone() };
-        Ok((Noted { node, vats: noted, missed, alarms, is_other }, tellings))
+        Ok((Noted { node, vats: noted, missed, alarms, is_replaced }, tellings))
     }
 
     /// Up to where the rows of a vat are still those that were seen.
@@ -539,6 +554,11 @@ impl<'a> Looker<'a> {
             }
         }
         Ok(0)
+    }
+
+    /// Whether the open span of a vat is just as it was at the last look.
+    fn is_head_as_it_was(&self, news: &VatNews) -> bool {
+        self.heads.get(&news.vat).zip(news.current.as_ref()).is_some_and(|(before, now)| !recheck::differs(before, now))
     }
 
     /// Vats of which no row is left although their last span was still open when we looked last.
@@ -559,7 +579,7 @@ impl<'a> Looker<'a> {
             ),
             Telling::Restored(vat, from) => tracing::warn!(
                 %vat,
-                "its newest rows are others than were seen: the database was restored while nobody looked, or edited; rows from position {from} on are learned anew"
+                "its newest rows are others than were seen: the database was restored, rolled back or edited; rows from position {from} on are learned anew"
             ),
             Telling::Rewritten(vat, count) => {
                 tracing::warn!(%vat, "its history is another one than was noted: {count} of its spans are new");
@@ -606,7 +626,7 @@ impl<'a> Looker<'a> {
         let vat = KnownVat { history, ..vat };
         let Some(node) = self.seen.clone() else { return Ok(History::None) };
         let of_vat = NotedVat { vat: vat.clone(), closed, forget_from: None };
-        let noted = Noted { node, vats: vec![of_vat], missed: 0, alarms, is_other: false };
+        let noted = Noted { node, vats: vec![of_vat], missed: 0, alarms, is_replaced: false };
         let new = self.shared.store.note(&noted)?;
         self.shared.tell_alarms(&new.alarms);
         if new.spans > 0 {

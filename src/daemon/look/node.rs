@@ -8,7 +8,7 @@ use crate::store::{NodeSeen, now};
 /// A change of the database that is no progress.
 pub(super) struct Change {
     from: NodeSeen,
-    is_replaced: bool,
+    pub(super) is_replaced: bool,
     is_back: bool,
 }
 

@@ -1,7 +1,8 @@
 //! Old rows, read again a few at each poll: what changed in them is an edit or damage, as a node never does it.
 //!
 //! Owns how far that has come and the comparison of rows with what they were. It believes what was seen first, until the
-//! database is known to have been restored, rolled back or replaced; then the memory starts anew ([`Trust`]).
+//! database is replaced by another file. One that was restored or rolled back has the rows that it had, up to some point: only
+//! the newest rows, down to the first that is as it was, are learned anew ([`Trust`]).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ pub(super) struct Round {
     /// The last row that was read; `None` before the first.
     at: Option<RowKey>,
     /// That row, where it is a span.
-    last: Option<SpanRow>,
+    pub(super) last: Option<SpanRow>,
     began_at: f64,
     /// When rows were read last.
     read: Option<Instant>,
@@ -64,7 +65,16 @@ impl Looker<'_> {
         Ok(())
     }
 
-    /// Starts anew with a database that is another one.
+    /// Takes the last row of a vat from the store, after some were forgotten.
+    pub(super) fn learn_tail(&mut self, vat: &VatId) -> Result<(), StoreError> {
+        match self.shared.store.seen_last_of(vat)? {
+            Some(row) => self.tails.insert(vat.clone(), row),
+            None => self.tails.remove(vat),
+        };
+        Ok(())
+    }
+
+    /// Starts anew with another file.
     pub(super) fn forget_memory(&mut self) {
         self.tails.clear();
         self.heads.clear();
@@ -132,7 +142,7 @@ impl Looker<'_> {
         }
         for (vat, start) in done.forgotten {
             if self.tails.get(&vat).is_some_and(|tail| tail.id.start >= start) {
-                self.tails.remove(&vat);
+                self.learn_tail(&vat)?;
             }
         }
         if is_end {
@@ -199,7 +209,7 @@ fn compare(batch: &Batch, last: Option<&SpanRow>) -> (Rechecked, Option<SpanRow>
     (done, before.cloned())
 }
 
-fn differs(one: &SpanRow, other: &SpanRow) -> bool {
+pub(super) fn differs(one: &SpanRow, other: &SpanRow) -> bool {
     one.id != other.id
         || one.hash != other.hash
         || one.incarnation != other.incarnation
