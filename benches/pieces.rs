@@ -8,7 +8,7 @@ use std::io::Write;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use spanwatch::image::Image;
+use spanwatch::record::image::Image;
 use spanwatch::replay::{NetstringReader, write_netstring};
 use spanwatch::transcript::{Item, SpanHasher, canonical, sha256};
 

@@ -9,11 +9,11 @@
 
 use std::time::Instant;
 
+use spanwatch::forensics::source::Source;
 use spanwatch::heap::Heap;
 use spanwatch::heap::census::only;
 use spanwatch::heap::diff::{compare, deltas, tell};
 use spanwatch::heap::fingerprint::fingerprint;
-use spanwatch::heap::source::Source;
 
 fn main() {
     let usage = "measure-heap RUNS RECORDED REPLAYED";

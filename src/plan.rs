@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::archive::Archives;
-use crate::capture::Captures;
 use crate::history::{Break, Facts, First, History, Last, Link, OpenItems, Standing, Worker};
-use crate::image::Image;
 use crate::kernel_db::{DbError, Edges, KernelDb, Reader, SnapshotRow, SpanRow, VatLists, VatOptions, WorkerType};
+use crate::record::archives::Archives;
+use crate::record::captures::Captures;
+use crate::record::image::Image;
 use crate::transcript::{Hash256, Position, VatId};
 
 /// How many spans' items are looked at in one read: on a node that keeps all of them each takes a while.

@@ -3,12 +3,12 @@
 //! Everything is checked against a hash before it is believed, wherever it came from. What can't be proved makes the
 //! span [`Unverifiable`], never a divergence.
 
-use crate::archive::Archives;
-use crate::bundle;
-use crate::capture::Captures;
-use crate::image::{Image, ImageError};
 use crate::kernel_db::{DbError, ItemsRead, KernelDb, SpanRow, VatOptions};
 use crate::plan::{Base, ItemsAt, PlannedSpan};
+use crate::record::archives::Archives;
+use crate::record::bundle;
+use crate::record::captures::Captures;
+use crate::record::image::{Image, ImageError};
 use crate::store::StoreError;
 use crate::transcript::{DeliveryKind, Hash256, Item, Items, Position, SpanId};
 use crate::verdict::{Failure, NotApplicable, Unverifiable, Verdict};

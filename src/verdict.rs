@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::BundleError;
+use crate::record::bundle::BundleError;
 use crate::transcript::{Hash256, Position};
 
 /// The outcome for one span.
@@ -185,7 +185,7 @@ impl HeapAnswer {
         lines.extend(self.places.iter().cloned());
         let more = self.places_total.saturating_sub(self.places.len() as u64);
         if more > 0 {
-            lines.push(format!("and {}", crate::report::text::plural(more, "place more", "places more")));
+            lines.push(format!("and {}", crate::words::plural(more, "place more", "places more")));
         }
         lines.extend(self.traces.iter().cloned());
         lines
@@ -320,29 +320,6 @@ impl fmt::Display for Finding {
         let side = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
         write!(f, ": recorded {}, replayed {}", side(&self.recorded), side(&self.replayed))
     }
-}
-
-/// Longer texts are shown in part.
-const EXCERPT_BYTES: usize = 600;
-
-/// Two texts, cut down to the place where they first differ.
-#[must_use]
-pub fn excerpts(recorded: Option<&str>, replayed: Option<&str>) -> (Option<String>, Option<String>) {
-    let differ_at = match (recorded, replayed) {
-        (Some(recorded), Some(replayed)) => {
-            recorded.bytes().zip(replayed.bytes()).take_while(|(one, other)| one == other).count()
-        }
-        _ => 0,
-    };
-    let cut = |text: &str| {
-        if text.len() <= EXCERPT_BYTES {
-            return text.to_owned();
-        }
-        let begin = text.floor_char_boundary(differ_at.min(text.len()).saturating_sub(EXCERPT_BYTES / 3));
-        let end = text.floor_char_boundary((begin + EXCERPT_BYTES).min(text.len()));
-        format!("[bytes {begin} to {end} of {}] {}", text.len(), &text[begin..end])
-    };
-    (recorded.map(cut), replayed.map(cut))
 }
 
 /// Why a span can't be replayed: what is wrong with the record.
@@ -703,19 +680,6 @@ impl NotApplicable {
 mod tests {
     use super::*;
 
-    #[test]
-    fn long_texts_are_cut_where_they_differ() {
-        let recorded = "a".repeat(10_000);
-        let mut replayed = recorded.clone();
-        replayed.replace_range(5_000..5_001, "b");
-        let (one, other) = excerpts(Some(&recorded), Some(&replayed));
-        let (one, other) = (one.expect("text"), other.expect("text"));
-        assert!(one.starts_with("[bytes 4800 to 5400 of 10000] aaa"), "{one}");
-        assert!(
-            one.ends_with(&"a".repeat(600)) && other.ends_with(&format!("{}b{}", "a".repeat(200), "a".repeat(399)))
-        );
-    }
-
     /// Alerts and exit codes go by it, so what counts as damage is written down once more.
     #[test]
     fn damage_is_what_pruning_does_not_explain() {
@@ -741,12 +705,5 @@ mod tests {
         ] {
             assert_eq!(damage(&reason), expected);
         }
-    }
-
-    #[test]
-    fn cuts_keep_characters_whole() {
-        let text = "é".repeat(1_000);
-        let (cut, _) = excerpts(Some(&text), None);
-        assert!(cut.expect("text").ends_with('é'));
     }
 }

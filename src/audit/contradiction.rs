@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::transcript::Position;
-use crate::verdict::excerpts;
 use crate::visible;
+use crate::words::excerpts;
 
 /// Longer keys are shown in part.
 const KEY_BYTES_MAX: usize = 300;

@@ -203,7 +203,7 @@ impl<'a> EndCheck<'a> {
 fn told(row: &VatstoreRow) -> String {
     match &row.value {
         VatstoreValue::Text(text) => {
-            let bytes = crate::report::text::plural(text.len() as u64, "byte", "bytes");
+            let bytes = crate::words::plural(text.len() as u64, "byte", "bytes");
             format!("a row of {bytes} (sha256 {})", crate::transcript::sha256(text))
         }
         VatstoreValue::TooLong(bytes) => format!("a row of {bytes} bytes, more than a vat can write"),

@@ -4,10 +4,10 @@
 //! meanwhile. Its vatstore changes with its transcript alone, so rows that were read at different times belong together if
 //! the vat's open span was the same each time; if not, the new items are followed and the comparison begins again.
 
-use crate::archive::Archives;
-use crate::capture::Captures;
 use crate::kernel_db::{ItemsRead, KernelDb, Reader, SpanRow, VatstoreRows};
 use crate::plan::ItemsAt;
+use crate::record::archives::Archives;
+use crate::record::captures::Captures;
 use crate::span::SpanText;
 use crate::transcript::{Item, Items, Position, SpanHasher, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};

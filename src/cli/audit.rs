@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use super::{CliError, DbArgs, Exit, Format};
 use crate::audit::{Auditor, Compared, Contradiction, End, EndCompared, Fault, KeysLimit, VatAudit};
-use crate::capture::Captures;
 use crate::kernel_db::{Access, KernelDb, Reader, SpanRow, VatOptions, WorkerType};
 use crate::plan::{Selection, Survey};
+use crate::record::captures::Captures;
 use crate::report::json;
-use crate::report::text::{self, plural};
 use crate::transcript::VatId;
 use crate::visible::{self, Lines};
+use crate::words::{plural, vat_name};
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
@@ -214,7 +214,7 @@ pub(super) fn run(args: &AuditArgs) -> Result<Exit, CliError> {
         summary.skipped += 1;
         let name = survey.name_of(&vat);
         tell(match args.db.format {
-            Format::Text => format!("{:<14} {vat:<6} {:<16} not checked: {reason}", "-", text::name(name)),
+            Format::Text => format!("{:<14} {vat:<6} {:<16} not checked: {reason}", "-", vat_name(name)),
             Format::Json => json::line(&SkippedLine { r#type: "skipped", vat: vat.as_str(), name, reason }),
         });
     }
@@ -311,7 +311,7 @@ fn told(audit: &VatAudit, name: Option<&str>) -> String {
         "{:<14} {:<6} {:<16} {} of {} followed, {}: {} and {} checked",
         Status::of(audit).label(),
         audit.vat,
-        text::name(name),
+        vat_name(name),
         audit.spans_followed,
         plural(audit.spans, "span", "spans"),
         plural(items, "item", "items"),

@@ -7,13 +7,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{CliError, DbArgs, Exit, Format, WorkerArgs};
-use crate::bundle;
-use crate::capture::Captures;
 use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
 use crate::plan::{Base, ItemsAt, Selection, Survey, plan};
+use crate::record::bundle;
+use crate::record::captures::Captures;
 use crate::replay::{Probe, WorkerProgram};
-use crate::report::{history, json, text::plural, verifiable};
+use crate::report::{history, json, verifiable};
 use crate::visible::{self, Out};
+use crate::words::plural;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {

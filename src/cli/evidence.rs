@@ -10,27 +10,28 @@ use serde::Serialize;
 
 use super::{CliError, DbArgs, Exit, Format, WorkerArgs};
 use crate::audit::Contradictions;
-use crate::capture::Captures;
 use crate::evidence::{Case, Replacement, column, pack, worker_facts};
+use crate::files::publish;
 use crate::forensics::Account;
 use crate::forensics::bisect::{Bisection, bisect};
 use crate::forensics::explain::explain;
 use crate::forensics::export::sst::Transcript;
 use crate::forensics::export::xsnap_trace::Traced;
 use crate::forensics::export::{sst, xsnap_trace};
-use crate::forensics::heaps;
 use crate::forensics::html;
 use crate::forensics::readable::readable;
-use crate::image::Image;
+use crate::judge::heaps;
 use crate::judge::{Court, House, Judged, REPEATS, judge};
 use crate::plan::{Base, Begins, PlannedSpan, Selection, plan};
-use crate::publish;
+use crate::record::captures::Captures;
+use crate::record::image::Image;
 use crate::replay::{FoundBy, ReplayStart, WorkerProgram};
 use crate::report::{Totals, json, text};
 use crate::schedule::{self, Context, Handover, SpanReport};
 use crate::transcript::Position;
 use crate::verdict::Verdict;
 use crate::visible::{self, Out};
+use crate::words::plural;
 
 /// How images are stored beside the folder's own.
 const LEVEL: i32 = 3;
@@ -341,14 +342,14 @@ pub(super) fn export(args: &ExportArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Verified);
     }
     if let Some(Transcript { file, deliveries, beside }) = &line.sst {
-        let deliveries = text::plural(*deliveries as u64, "delivery", "deliveries");
+        let deliveries = plural(*deliveries as u64, "delivery", "deliveries");
         writeln!(out, "{}: {deliveries}", file.display())?;
         for file in beside {
             writeln!(out, "  beside it: {}", file.display())?;
         }
     }
     if let (Some(Traced { steps_dir, steps, waits_at }), Some(dir)) = (&line.xsnap_trace, &args.xsnap_trace) {
-        writeln!(out, "{}: {}", steps_dir.display(), text::plural(*steps as u64, "step", "steps"))?;
+        writeln!(out, "{}: {}", steps_dir.display(), plural(*steps as u64, "step", "steps"))?;
         if let Some(position) = waits_at {
             writeln!(
                 out,
@@ -432,9 +433,9 @@ fn workers_apart(args: &BisectArgs, evidence: &Path) -> Result<Exit, CliError> {
             writeln!(out, "{}", json::line(&line))?;
         }
         Format::Text => {
-            let probes = text::plural(found.probes.len() as u64, "point", "points");
-            let deliveries = text::plural(found.deliveries as u64, "delivery", "deliveries");
-            let replays = text::plural(u64::from(found.replays), "replay", "replays");
+            let probes = plural(found.probes.len() as u64, "point", "points");
+            let deliveries = plural(found.deliveries as u64, "delivery", "deliveries");
+            let replays = plural(u64::from(found.replays), "replay", "replays");
             match found.first {
                 None => writeln!(out, "the heaps of both workers are the same at the end of the span")?,
                 Some(position) if position == case.id().start => {

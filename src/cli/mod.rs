@@ -18,18 +18,18 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::archive::{ArchiveError, Archives};
 use crate::audit::AuditError;
-use crate::config::ConfigError;
 use crate::daemon::DaemonError;
+use crate::daemon::config::ConfigError;
+use crate::daemon::neighbour;
 use crate::evidence::{Case, EvidenceError};
 use crate::forensics::bisect::BisectError;
 use crate::forensics::export::ExportError;
+use crate::forensics::source::SourceError;
 use crate::heap::HeapError;
-use crate::heap::source::SourceError;
 use crate::kernel_db::{DbError, KernelDb};
-use crate::neighbour;
 use crate::plan::{Selection, Survey};
+use crate::record::archives::{ArchiveError, Archives};
 use crate::replay::{Limits, LocateError, Named, WorkerProgram};
 use crate::sandbox::{Group, Mode, NOBODY, Settings};
 use crate::store::StoreError;
@@ -366,7 +366,7 @@ pub fn main() -> ExitCode {
     neighbour::raise_descriptor_limit();
     // The daemon's log is as it is configured.
     if !matches!(cli.command, Command::Run(_)) {
-        crate::temp::remove_on_signals();
+        crate::files::temp::remove_on_signals();
         crate::log::of_command();
     }
     let exit = match cli.command {

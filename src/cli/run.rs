@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CliError, Exit};
-use crate::config::{Config, DEFAULT, Layers, Log, LogFormat};
 use crate::daemon;
+use crate::daemon::config::{Config, DEFAULT, Layers, Log, LogFormat};
 use crate::visible;
 
 /// Where the configuration comes from.

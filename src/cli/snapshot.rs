@@ -6,15 +6,16 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{CliError, Exit, Format};
+use crate::forensics::source::Source;
 use crate::heap::census::{Census, Large, Only, only};
 use crate::heap::diff::{Delta, Likeness, Told, compare, deltas, tell};
 use crate::heap::fingerprint::fingerprint;
 use crate::heap::naming::Names;
 use crate::heap::query::{self, Object, Retained};
-use crate::heap::source::Source;
 use crate::heap::{Atom, Creation, Heap};
-use crate::report::{json, text::plural};
+use crate::report::json;
 use crate::visible::{self, Out};
+use crate::words::plural;
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotArgs {

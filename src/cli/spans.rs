@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::verify::write_history;
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs};
-use crate::capture::Captures;
 use crate::kernel_db::SpanRow;
 use crate::plan::{Base, ItemsAt, PlannedSpan, Survey, plan};
-use crate::report::text::{self, plural};
+use crate::record::captures::Captures;
 use crate::report::{json, verifiable};
 use crate::transcript::SpanId;
 use crate::visible;
+use crate::words::{plural, vat_name};
 
 #[derive(Debug, Args)]
 pub(super) struct SpansArgs {
@@ -160,7 +160,7 @@ fn text_of(line: &SpanLine<'_>) -> String {
     format!(
         "{:<6} {:<16} inc {:<2} [{}, {}) items: {}, base: {}, verifiable: {}{reason}",
         line.vat,
-        text::name(line.name),
+        vat_name(line.name),
         line.incarnation,
         line.start,
         line.end,

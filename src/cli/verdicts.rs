@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::run::ConfigArgs;
 use super::{CliError, Exit, Format};
-use crate::report::{json, text::name};
+use crate::report::json;
 use crate::store::{Acknowledged, AlarmKind, Store, VerdictFilter, VerdictRow};
 use crate::visible::{self, Lines};
+use crate::words::vat_name;
 
 #[derive(Debug, Args)]
 pub(super) struct VerdictsArgs {
@@ -81,7 +82,7 @@ fn text(row: &VerdictRow) -> String {
     let mut first = format!(
         "{when:<20} {verdict:<14} {:<28} {:<16} inc {:<2} [{}, {})",
         row.id,
-        name(row.name.as_deref()),
+        vat_name(row.name.as_deref()),
         row.incarnation,
         row.start,
         row.end

@@ -11,12 +11,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, DbArgs, Exit, Format, SelectionArgs, WorkerArgs, default_jobs};
-use crate::capture::Captures;
 use crate::evidence::{EvidenceError, Keeper, WorkerColumn, column, note_workers, worker_facts};
 use crate::history::History;
 use crate::judge::{Court, House, REPEATS};
 use crate::kernel_db::Access;
 use crate::plan::plan;
+use crate::record::captures::Captures;
 use crate::report::{Totals, history, json, text};
 use crate::schedule::{self, Context, SpanReport};
 use crate::transcript::SpanId;

@@ -5,9 +5,13 @@
 //! [`Shared`]; what is to be done goes from the one to the others by way of the [`crate::store`], never through memory, so
 //! that a kill at any moment costs nothing but the replays that were under way.
 
+pub mod config;
+pub(crate) mod http;
 mod job;
 mod links;
 mod look;
+pub(crate) mod metrics;
+pub(crate) mod neighbour;
 mod outcome;
 mod reach;
 mod replayer;
@@ -24,17 +28,15 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::capture::Captures;
-use crate::config::{self, Config, Origin};
 use crate::evidence::{EvidenceError, Keeper};
-use crate::http;
 use crate::kernel_db::KernelDb;
-use crate::neighbour;
+use crate::record::Captures;
 use crate::replay::{Limits, LocateError, Named, Sandboxed, WorkerProgram};
 use crate::sandbox::{Group, Missing, Mode, Settings};
 use crate::store::{Store, StoreError};
 use crate::visible::visible;
 
+use config::{Config, Origin};
 pub use look::Retention;
 pub use shared::{NodeView, Shared};
 

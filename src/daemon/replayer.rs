@@ -17,10 +17,10 @@ use super::links;
 use super::look::Keeper;
 use super::outcome::{may_be_owed_to_vanishing, outcome};
 use super::shared::{Claim, Shared, WHAT_TO_DO};
-use crate::config::CaptureWhen;
+use crate::daemon::config::CaptureWhen;
+use crate::daemon::metrics::observe;
 use crate::judge::Court;
 use crate::kernel_db::DbError;
-use crate::metrics::observe;
 use crate::plan::{Base, PlannedSpan};
 use crate::schedule::{self, Context, Handover, SpanReport};
 use crate::store::{Job, Outcome, Source, StoreError, now};
@@ -348,7 +348,7 @@ fn has_in_database(shared: &Shared, planned: &PlannedSpan) -> bool {
     matches!(row, Ok(Some(row)) if row.has_image)
 }
 
-fn gzip(image: &crate::image::Image) -> io::Result<Vec<u8>> {
+fn gzip(image: &crate::record::image::Image) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     image.copy_to(&mut encoder)?;
     encoder.flush()?;

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::look::Retention;
-use crate::archive::Archives;
-use crate::capture::Captures;
-use crate::config::Config;
+use crate::daemon::config::Config;
+use crate::daemon::metrics::{Metrics, PAUSE_REASONS, gauge_value};
+use crate::daemon::neighbour;
 use crate::evidence::Keeper;
 use crate::evidence::keeper::Usage;
 use crate::judge::House;
 use crate::kernel_db::KernelDb;
-use crate::metrics::{Metrics, PAUSE_REASONS, gauge_value};
-use crate::neighbour;
+use crate::record::archives::Archives;
+use crate::record::captures::Captures;
 use crate::replay::{Limits, WorkerProgram};
 use crate::store::{Alarm, Job, Store, StoreError, now};
 use crate::transcript::{SpanId, VatId};
@@ -83,7 +83,7 @@ struct Complaint {
 /// What is known of the node.
 #[derive(Debug, Clone, Serialize)]
 pub struct NodeView {
-    /// One of [`crate::metrics::NODE_STATES`].
+    /// One of the states that `docs/metrics.md` lists.
     pub state: &'static str,
     /// What is wrong, if something is.
     pub problem: Option<String>,

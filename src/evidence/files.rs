@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use super::EvidenceError;
 use super::folder::{Content, Folder, RATIO_MAX, SLACK_BYTES};
 use super::names::ENDING;
-use crate::own;
-use crate::regular;
+use crate::files::own;
+use crate::files::regular;
 use crate::transcript::Hash256;
 
 /// Files from this size on are compressed.

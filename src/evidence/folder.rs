@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use super::EvidenceError;
 use super::archive::{self, Unpacked};
 use super::names::{DIRECTORIES, ENDING, FILES_MAX, Form, STORED_BYTES_MAX, form_of};
-use crate::regular::{self, Special};
+use crate::files::regular::{self, Special};
 
 /// A compressed file gives so much content for each of its bytes. Real images give 5.
 pub(super) const RATIO_MAX: u64 = 256;

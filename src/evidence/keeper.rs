@@ -23,16 +23,16 @@ use super::manifest::{
     WorkerFacts,
 };
 use super::{EvidenceError, replayed};
+use crate::files::own::{self, Existing};
 use crate::heap::Heap;
-use crate::image::Image;
 use crate::judge::{Judged, is_same};
-use crate::own::{self, Existing};
+use crate::record::image::Image;
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
-use crate::report::text::NAME_CHARS;
 use crate::span::{Beginning, Span, SpanText};
 use crate::transcript::{DeliveryKind, Hash256, sha256};
 use crate::verdict::{Divergence, Finding, FindingClass, FindingKind, Repeat, Verdict};
 use crate::visible::{Lines, json, lines, short};
+use crate::words::NAME_CHARS;
 
 /// Beginning of the names of folders that are being written.
 const UNFINISHED: &str = ".unfinished-";

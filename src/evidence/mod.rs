@@ -25,7 +25,7 @@ pub use keeper::{Keeper, Kept, Witness, column, worker_facts};
 pub use manifest::{Manifest, WorkerColumn};
 pub use replayed::{ReplayedDelivery, ReplayedStart, ReplayedSyscall};
 
-use crate::own::OwnError;
+use crate::files::own::OwnError;
 use crate::verdict::Unverifiable;
 
 /// Why evidence could not be kept or read.

@@ -2,7 +2,7 @@
 //!
 //! Owns the names and the sizes that files of evidence may have. It must never open anything.
 
-use crate::image::IMAGE_BYTES_MAX;
+use crate::record::image::IMAGE_BYTES_MAX;
 use crate::transcript::{Items, VatId};
 
 /// The ending of compressed files.

@@ -12,7 +12,7 @@ use super::folder::{Content, FromStart};
 use super::manifest::{Seen, WorkerColumn};
 use super::names::{ENDING, form_of};
 use super::{Case, EvidenceError};
-use crate::publish::{self, Staged};
+use crate::files::publish::{self, Staged};
 
 /// The level hardly matters: what is big is compressed already. Its window is far smaller than what is refused.
 const LEVEL: i32 = 1;

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use crate::evidence::{Case, EvidenceError};
-use crate::image::Image;
+use crate::record::image::Image;
 use crate::replay::{Limits, ReplayStart, WorkerProgram, replay};
 use crate::span::{Beginning, Span};
 use crate::transcript::{Hash256, Position};

@@ -2,9 +2,9 @@
 
 use super::account::{Account, Cost, DeliveryAccount, SyscallRow};
 use super::readable::readable;
-use crate::report::text::{NAME_CHARS, plural};
 use crate::verdict::HeapAnswer;
 use crate::visible::{self, Lines};
+use crate::words::{NAME_CHARS, plural};
 
 /// Syscalls that agree are shown this far around one that differs.
 const AROUND: usize = 2;

@@ -11,8 +11,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::evidence::EvidenceError;
-use crate::image::Image;
-use crate::{publish, regular};
+use crate::files::{publish, regular};
+use crate::record::image::Image;
 
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]

@@ -13,9 +13,9 @@ use super::plot::plot;
 use super::readable::readable;
 use super::segments::{Segment, segments};
 use crate::evidence::Manifest;
-use crate::report::text::plural;
 use crate::transcript::Position;
 use crate::visible::is_hidden;
+use crate::words::plural;
 
 const STYLE: &str = include_str!("html.css");
 /// So many syscalls that agree are shown around one that does not.

@@ -2,8 +2,8 @@
 //!
 //! [`account`] gathers it; [`readable`] puts deliveries and syscalls in a person's words, [`difference`] finds where two long
 //! values part; [`causes`] is the table of what is known to bring such things about; [`explain`] prints it, [`html`] makes a page
-//! of it, [`export`] gives the evidence to tools of others; [`bisect`] finds the delivery after which two heaps differ, and
-//! [`heaps`] says what two heaps are to each other. Nothing here changes a verdict, and nothing but [`bisect`] runs a worker.
+//! of it, [`export`] gives the evidence to tools of others; [`bisect`] finds the delivery after which two heaps differ;
+//! [`source`] reads the heap images that are compared. Nothing here changes a verdict, and nothing but [`bisect`] runs a worker.
 
 pub mod account;
 pub mod bisect;
@@ -11,10 +11,10 @@ pub mod causes;
 pub mod difference;
 pub mod explain;
 pub mod export;
-pub mod heaps;
 pub mod html;
 mod plot;
 pub mod readable;
 mod segments;
+pub mod source;
 
 pub use account::Account;

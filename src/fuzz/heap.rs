@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 
 use super::choices::Choices;
 use super::forge::Forger;
+use crate::forensics::source::{Source, read_file};
 use crate::heap::census::{Census, only};
 use crate::heap::diff::{Likeness, compare, deltas, tell};
 use crate::heap::fingerprint::fingerprint;
 use crate::heap::naming::Names;
-use crate::heap::source::{Source, read_file};
 use crate::heap::{Heap, query};
 use crate::transcript::Hash256;
 

@@ -6,10 +6,10 @@ use flate2::read::GzDecoder;
 
 use super::MIB;
 use super::choices::Choices;
-use crate::archive::read_items;
-use crate::bundle::{identify, program_of, prove, set_bundle_argument};
-use crate::heap::source::read_file;
-use crate::image::{Image, ImageError};
+use crate::forensics::source::read_file;
+use crate::record::archives::read_items;
+use crate::record::bundle::{identify, program_of, prove, set_bundle_argument};
+use crate::record::image::{Image, ImageError};
 use crate::transcript::{SpanId, VatId, sha256};
 
 /// What is known as a bundle is proved by its ID, and is given to a worker in one of the two ways.

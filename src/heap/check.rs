@@ -98,7 +98,7 @@ impl Heap {
         let container = Container::read(&bytes)?;
         let slot_count = u32::try_from(container.heap.len() / SLOT_BYTES)
             .map_err(|_| HeapError::damaged("it has more slots than an engine can number"))?;
-        if bytes.len() as u64 > crate::image::IMAGE_BYTES_MAX {
+        if bytes.len() as u64 > crate::record::image::IMAGE_BYTES_MAX {
             return Err(HeapError::damaged("it is larger than an engine's heap can be"));
         }
         let keys = Keys::new(&container);

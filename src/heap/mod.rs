@@ -10,7 +10,7 @@
 //!    [`fingerprint`] is a second opinion on that, from one image alone.
 //!
 //! Images are untrusted: the engine's own reader checks nothing. No index, offset or length is used before it is checked;
-//! nothing recurses on input; memory stays a small multiple of the image. Nothing here does I/O but [`source`].
+//! nothing recurses on input; memory stays a small multiple of the image. Nothing here does I/O.
 
 pub mod census;
 mod check;
@@ -24,7 +24,6 @@ pub mod naming;
 mod order;
 pub mod query;
 mod slot;
-pub mod source;
 mod tables;
 pub mod text;
 

@@ -11,7 +11,7 @@
 //! | `-wal` with content | no | [`Access::Crashed`]: the writer died; a copy of both is read |
 //!
 //! Each of these files must be a regular one, and none a link: opening anything else may wait without end, or read another file. They
-//! are looked at before SQLite is asked; what is put there in the moment between is refused by [`crate::regular::guard_sqlite`].
+//! are looked at before SQLite is asked; what is put there in the moment between is refused by [`crate::files::regular::guard_sqlite`].
 
 use std::fs::{self, File};
 use std::io;
@@ -19,7 +19,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::regular::{self, Special};
+use crate::files::regular::{self, Special};
 
 /// The files that SQLite keeps beside a database, and opens by itself.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::regular::{self, Special};
-use crate::temp::{Purpose, TempDir};
+use crate::files::regular::{self, Special};
+use crate::files::temp::{Purpose, TempDir};
 
 use access::Hold;
 pub use access::{Access, CommitMark};

@@ -18,7 +18,8 @@ use serde_json::value::RawValue;
 use super::trace::{Answer, TracedSyscall};
 use crate::transcript::canonical::{self, CanonicalError};
 use crate::transcript::{Item, Position, Syscall};
-use crate::verdict::{Finding, FindingClass, FindingKind, excerpts};
+use crate::verdict::{Finding, FindingClass, FindingKind};
+use crate::words::excerpts;
 
 /// The response to each syscall that returns nothing (`swingset-vat/src/kernel/kernelSyscall.js`).
 const NOTHING: &str = "[\"ok\",null]";

@@ -14,7 +14,7 @@ use super::message::FromWorker;
 use super::watch::Limits;
 use super::worker::{Worker, WorkerError, WorkerStart};
 use super::zone;
-use crate::image::Image;
+use crate::record::image::Image;
 use crate::sandbox::Cage;
 
 /// Reports the greatest depth that the compiler takes, of a function that is never called, to within a 256th (each try takes

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid};
 
 use super::watch::{Limits, Stopped, Watch, Watcher};
-use crate::image::{IMAGE_BYTES_MAX, Intake};
+use crate::record::image::{IMAGE_BYTES_MAX, Intake};
 use crate::sandbox::{Cage, Inmate, Member, Pipes, Resources, SpawnError};
 
 /// How long a worker that closed its pipe may take to end.

@@ -10,11 +10,12 @@
 
 use std::borrow::Cow;
 
-use crate::image::Image;
 use crate::kernel_db::VatOptions;
+use crate::record::image::Image;
 use crate::span::{Beginning, Span};
 use crate::transcript::{Hash256, Item, Position};
-use crate::verdict::{Failure, Finding, FindingKind, excerpts};
+use crate::verdict::{Failure, Finding, FindingKind};
+use crate::words::excerpts;
 
 use super::WorkerProgram;
 use super::ahead::{Ahead, OutOfStep};

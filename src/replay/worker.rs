@@ -11,7 +11,7 @@ use super::message::{self, FromWorker, MessageError};
 use super::netstring::{NetstringError, NetstringReader, write_netstring};
 use super::process::{Ends, Process, describe, pipe, signal_name};
 use super::watch::{Limits, Stopped};
-use crate::image::{IMAGE_BYTES_MAX, Image, ImageError, Intake};
+use crate::record::image::{IMAGE_BYTES_MAX, Image, ImageError, Intake};
 use crate::sandbox::{Cage, SpawnError};
 
 /// The limit that the kernel gives to the worker of a metered vat, in computrons for each delivery

@@ -1,13 +1,13 @@
 //! Lines for people.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::Totals;
 use crate::schedule::SpanReport;
 use crate::verdict::{Divergence, Outcome, Repeat, Verdict};
-use crate::visible::{self, Lines};
+use crate::visible::Lines;
+use crate::words::{plural, vat_name};
 
 /// Places of a heap that are shown.
 const PLACES: usize = 3;
@@ -19,7 +19,7 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
         "{:<14} {:<6} {:<16} inc {:<2} [{}, {}) {} → {}, {}",
         shouted(&report.verdict),
         report.id.vat,
-        name(report.name.as_deref()),
+        vat_name(report.name.as_deref()),
         report.incarnation,
         report.id.start,
         report.id.end,
@@ -123,15 +123,6 @@ fn repeated(report: &SpanReport, repeat: &Repeat, text: &mut Lines) {
     }
 }
 
-/// So many characters of a vat's name are shown.
-pub const NAME_CHARS: usize = 64;
-
-/// A vat's name, as far as it is shown.
-#[must_use]
-pub fn name(name: Option<&str>) -> Cow<'_, str> {
-    name.map_or(Cow::Borrowed("-"), |name| visible::short(name, NAME_CHARS))
-}
-
 /// Responses that the record itself contradicts, a line each.
 fn contradictions(report: &SpanReport, text: &mut Lines) {
     for contradiction in &report.contradictions.kept {
@@ -187,12 +178,6 @@ pub fn summary(totals: &Totals, took: Duration) -> String {
         let _ = write!(text, "\nreasons: {}", reasons.join(", "));
     }
     text
-}
-
-/// `1 span`, `2 spans`.
-#[must_use]
-pub fn plural(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 #[cfg(test)]

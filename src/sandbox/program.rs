@@ -11,8 +11,8 @@ use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, memfd_create};
 use sha2::{Digest, Sha256};
 
 use super::elf::{self, Needs};
-use crate::regular;
-use crate::seal::seal;
+use crate::files::regular;
+use crate::files::seal::seal;
 use crate::transcript::Hash256;
 
 /// No worker is larger. Those of `@agoric/xsnap` have some megabytes.

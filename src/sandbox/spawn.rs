@@ -25,7 +25,7 @@ use super::enter::{self, FIRST_FREE_FD, Mount, Plan, Privileges, Root, Step, TOL
 use super::files::{Files, MAPS};
 use super::usage::Gauges;
 use super::{Cage, Layer, Mode, NOBODY, Settings, landlock};
-use crate::temp::{Purpose, TempDir};
+use crate::files::temp::{Purpose, TempDir};
 
 /// How long a new process may take until it is the worker.
 const START_MAX: Duration = Duration::from_secs(20);

@@ -28,9 +28,9 @@ pub use memory::{Rechecked, SeenImage, SeenSpan};
 pub use queue::{Backlog, Job, KnownVat, New, NodeSeen, Noted, NotedSpan, NotedVat, Source};
 pub use verdicts::{Outcome, VerdictFilter, VerdictRow};
 
+use crate::files::own::{self, Existing, OwnError};
+use crate::files::regular;
 use crate::kernel_db::{Fingerprint, beside, uri_path};
-use crate::own::{self, Existing, OwnError};
-use crate::regular;
 use crate::transcript::{Hash256, Position, SpanId, VatId};
 
 const FILE_NAME: &str = "spanwatch.sqlite";

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::{LookError, Looker, VatNews};
-use crate::image::Image;
+use crate::daemon::metrics::observe;
 use crate::kernel_db::SpanRow;
-use crate::metrics::observe;
+use crate::record::image::Image;
 use crate::store::{CaptureRow, StoreError};
 use crate::transcript::{Position, SpanHasher, VatId};
 

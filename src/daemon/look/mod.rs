@@ -17,12 +17,12 @@ use std::time::Instant;
 
 use super::shared::Shared;
 use super::watch::LookSource;
-use crate::config::Since;
+use crate::daemon::config::Since;
+use crate::daemon::metrics::observe;
 use crate::kernel_db::{
     Access, ClosedSpans, CommitMark, DbError, Head, Identity, Kept, NewItems, Pulse, Reader, SnapshotRow, SpanRow,
     VatOptions, WorkerType,
 };
-use crate::metrics::observe;
 use crate::store::{Alarm, CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError};
 use crate::transcript::{Hash256, Position, VatId};
 use node::Change;

@@ -1,8 +1,8 @@
 //! The node's comings and goings: each is told once, and counted.
 
 use super::{Looker, News};
+use crate::daemon::metrics::gauge_value;
 use crate::kernel_db::{Access, DbError, Identity, Pulse};
-use crate::metrics::gauge_value;
 use crate::store::{NodeSeen, now};
 
 /// A change of the database that is no progress.

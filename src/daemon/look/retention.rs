@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Looker, VatNews};
-use crate::config::CaptureWhen;
+use crate::daemon::config::CaptureWhen;
 use crate::kernel_db::WorkerType;
 
 /// Who has something of closed spans.

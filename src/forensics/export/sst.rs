@@ -15,10 +15,10 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 
 use super::{ExportError, has_image, write_image, write_once};
-use crate::bundle;
 use crate::evidence::Case;
-use crate::image::Image;
-use crate::publish;
+use crate::files::publish;
+use crate::record::bundle;
+use crate::record::image::Image;
 use crate::transcript::{DeliveryKind, Hash256, Position};
 
 /// What was written.

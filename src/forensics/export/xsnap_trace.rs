@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{ExportError, write, write_image};
 use crate::evidence::{Case, ReplayedDelivery};
-use crate::publish::Staged;
+use crate::files::publish::Staged;
 use crate::replay::{Answer, Aside, aside_answer, is_below_zones};
 use crate::span::Beginning;
 use crate::transcript::{Hash256, Position};

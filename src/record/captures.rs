@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::image::{Image, ImageError};
+use crate::record::image::{Image, ImageError};
 use crate::store::{Store, StoreError};
 use crate::transcript::{Hash256, Items, Position, SpanId};
 

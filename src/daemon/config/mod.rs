@@ -17,7 +17,7 @@ pub use layers::{Layers, Origin};
 use value::Reading;
 
 /// The built-in file.
-pub const DEFAULT: &str = include_str!("../../config/spanwatch.toml");
+pub const DEFAULT: &str = include_str!("../../../config/spanwatch.toml");
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -217,7 +217,7 @@ pub struct ConfigError(pub Vec<Fault>);
 
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the configuration has {}:", crate::report::text::plural(self.0.len() as u64, "fault", "faults"))?;
+        write!(f, "the configuration has {}:", crate::words::plural(self.0.len() as u64, "fault", "faults"))?;
         for Fault { what, origin, problem } in &self.0 {
             write!(f, "\n  {what} ({origin}): {problem}")?;
         }

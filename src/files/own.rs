@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
-use crate::regular::{self, Special};
+use crate::files::regular::{self, Special};
 
 /// What of a directory's mode may stay: all for the owner, reading for the group, and the bits that make new files inherit it.
 const DIRECTORY_MODE: u32 = 0o750;

@@ -9,7 +9,8 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::config::Neighbour;
+use super::config::Neighbour;
+use crate::schedule::batch_scheduling;
 
 /// Takes the low priorities that are configured, for this thread and all that it starts. What was refused, a sentence each.
 #[must_use]
@@ -48,21 +49,6 @@ pub fn raise_descriptor_limit() -> u64 {
     let wanted = DESCRIPTORS_WANTED.min(limit.maximum.unwrap_or(u64::MAX));
     let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
     if now >= wanted || setrlimit(Resource::Nofile, raised).is_err() { now } else { wanted }
-}
-
-/// Has this thread, and all that it starts, not interrupt another one of normal priority when it has something to do.
-///
-/// # Errors
-/// When the system refuses.
-#[expect(unsafe_code, reason = "no safe wrapper sets a scheduling policy")]
-pub fn batch_scheduling() -> io::Result<()> {
-    // SAFETY: an all-zero structure is a valid one of plain numbers.
-    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: 0 is this thread, and the structure outlives the call.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
 }
 
 /// `IOPRIO_WHO_PROCESS`, and `IOPRIO_CLASS_IDLE` at the place where `ioprio_set` wants the class.

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 
-use crate::bounded;
+use crate::files::bounded;
 
 /// More than this is unpacked of no bundle. A whole contract's bundle has some 2 MB.
 const UNPACKED_BYTES_MAX: u64 = 128 << 20;

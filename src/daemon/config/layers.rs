@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{ConfigError, DEFAULT, Fault};
-use crate::regular;
+use crate::files::regular;
 
 /// The beginning of the names of environment variables.
 const PREFIX: &str = "SPANWATCH_";

@@ -9,6 +9,7 @@ mod links;
 mod runs;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,16 +19,15 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
-use crate::archive::Archives;
 use crate::audit::{self, Contradictions};
-use crate::capture::Captures;
 use crate::evidence::{EvidenceError, Keeper, Kept, Witness};
-use crate::forensics::heaps;
-use crate::image::{Image, keep_memory};
+use crate::judge::heaps;
 use crate::judge::{Court, judge};
 use crate::kernel_db::KernelDb;
-use crate::neighbour::batch_scheduling;
 use crate::plan::{Base, Begins, PlannedSpan, Survey, Unit};
+use crate::record::archives::Archives;
+use crate::record::captures::Captures;
+use crate::record::image::{Image, keep_memory};
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
 use crate::span::{Beginning, Source, Span, SpanText, blank_beginning, image_at_end, recorded_image};
 use crate::transcript::{Hash256, Position, SpanId};
@@ -232,6 +232,21 @@ fn pin(core: Option<usize>) {
         let mut set = CpuSet::new();
         set.set(core);
         let _ = sched_setaffinity(None, &set);
+    }
+}
+
+/// Has this thread, and all that it starts, not interrupt another one of normal priority when it has something to do.
+///
+/// # Errors
+/// When the system refuses.
+#[expect(unsafe_code, reason = "no safe wrapper sets a scheduling policy")]
+pub(crate) fn batch_scheduling() -> io::Result<()> {
+    // SAFETY: an all-zero structure is a valid one of plain numbers.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: 0 is this thread, and the structure outlives the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

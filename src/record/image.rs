@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, memfd_create};
 use sha2::{Digest, Sha256};
 
-use crate::regular::Special;
+use crate::files::regular::Special;
 use crate::transcript::{Hash256, sha256};
 
 /// No image is larger. The engine's heap ends at 2 GiB; the largest images seen on a chain are some 100 MB.
@@ -318,7 +318,7 @@ fn memory_file() -> io::Result<File> {
 }
 
 fn seal(file: &File) -> io::Result<()> {
-    crate::seal::seal(file, SealFlags::SEAL)
+    crate::files::seal::seal(file, SealFlags::SEAL)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use crate::bounded;
-use crate::image::{Image, ImageError};
-use crate::regular::{self, Special};
+use crate::files::bounded;
+use crate::files::regular::{self, Special};
+use crate::record::image::{Image, ImageError};
 use crate::transcript::{Hash256, Items, ItemsError, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
 

@@ -3,10 +3,12 @@
 //! Owns the rule for a worker that ran out of memory, which is repeated alone before it counts. It must never take trouble
 //! of ours for a finding, nor drop a finding because a later replay did not have it.
 
+pub(crate) mod heaps;
+
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use crate::image::Image;
+use crate::record::image::Image;
 use crate::replay::{OutOfStep, Replay, ReplayStart, replay, replay_ahead};
 use crate::span::Span;
 use crate::transcript::VatId;

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::heap::Heap;
 use crate::heap::diff::{Likeness, Told, compare as compare_heaps, tell};
-use crate::image::Image;
 use crate::judge::Judged;
+use crate::record::image::Image;
 use crate::verdict::{FindingKind, HeapAnswer, HeapLikeness, Verdict};
 
 /// Places that are kept of each sort.

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, renameat
 use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::regular;
+use crate::files::regular;
 
 /// How unfinished files and folders are called.
 const PREFIX: &str = ".spanwatch-unfinished-";

@@ -6,11 +6,11 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use crate::bounded;
 use crate::evidence::{Case, EvidenceError};
-use crate::image::IMAGE_BYTES_MAX;
+use crate::files::bounded;
+use crate::files::regular;
 use crate::kernel_db::{DbError, KernelDb};
-use crate::regular;
+use crate::record::image::IMAGE_BYTES_MAX;
 use crate::transcript::{Hash256, Position, VatId, sha256};
 
 /// A frame of zstd names the window that its decoder allocates, before anything of it arrives. The levels up to 19 need 8 MiB at
