@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, DbArgs, Exit, Format};
+use super::args::{DbArgs, Format};
+use super::{CliError, Exit};
 use crate::audit::{Auditor, Compared, Contradiction, End, EndCompared, Fault, KeysLimit, VatAudit};
 use crate::kernel_db::{Access, KernelDb, Reader, SpanRow, VatOptions, WorkerType};
 use crate::plan::{Selection, Survey};

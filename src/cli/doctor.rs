@@ -6,7 +6,8 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, DbArgs, Exit, Format, WorkerArgs};
+use super::args::{DbArgs, Format, WorkerArgs};
+use super::{CliError, Exit};
 use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
 use crate::plan::{Base, ItemsAt, Selection, Survey, plan};
 use crate::record::bundle;

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{CliError, Exit, Format};
+use super::args::Format;
+use super::{CliError, Exit};
 use crate::forensics::source::Source;
 use crate::heap::census::{Census, Large, Only, only};
 use crate::heap::diff::{Delta, Likeness, Told, compare, deltas, tell};

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use clap::Args;
 use serde::Serialize;
 
+use super::args::{DbArgs, Format, SelectionArgs};
 use super::verify::write_history;
-use super::{CliError, DbArgs, Exit, Format, SelectionArgs};
+use super::{CliError, Exit};
 use crate::kernel_db::SpanRow;
 use crate::plan::{Base, ItemsAt, PlannedSpan, Survey, plan};
 use crate::record::captures::Captures;

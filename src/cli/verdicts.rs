@@ -5,8 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use clap::Args;
 use serde::Serialize;
 
+use super::args::Format;
 use super::run::ConfigArgs;
-use super::{CliError, Exit, Format};
+use super::{CliError, Exit};
 use crate::report::json;
 use crate::store::{Acknowledged, AlarmKind, Store, VerdictFilter, VerdictRow};
 use crate::visible::{self, Lines};

@@ -10,7 +10,8 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{CliError, DbArgs, Exit, Format, SelectionArgs, WorkerArgs, default_jobs};
+use super::args::{DbArgs, Format, SelectionArgs, WorkerArgs, default_jobs};
+use super::{CliError, Exit};
 use crate::evidence::{EvidenceError, Keeper, WorkerColumn, column, note_workers, worker_facts};
 use crate::history::History;
 use crate::judge::{Court, House, REPEATS};
