@@ -22,6 +22,8 @@ RUN npm ci --no-audit --no-fund \
  && /xsnap-worker -v
 
 FROM ${RUST_IMAGE} AS spanwatch
+# The commit for `spanwatch --version`: --build-arg SPANWATCH_COMMIT="$(git rev-parse --short=12 HEAD)". The image's context has no .git.
+ARG SPANWATCH_COMMIT
 WORKDIR /build
 COPY . .
 RUN cargo build --release --locked --bin spanwatch && cp target/release/spanwatch /spanwatch

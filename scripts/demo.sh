@@ -39,7 +39,7 @@ await 180 grep -qx live "$out/kernel.log"
 grep '^block' "$out/kernel.log" | tail -n 3 || true
 
 step "spanwatch run: the daemon beside it"
-NO_COLOR=1 "$spanwatch" run --db "$out/lab/agoric" --worker "$(tests/lab/worker-path.sh)" --state-dir "$out/state" \
+NO_COLOR=1 "$spanwatch" run "$out/lab/agoric" --worker "$(tests/lab/worker-path.sh)" --state-dir "$out/state" \
   --listen 127.0.0.1:0 --log-format human > "$out/daemon.log" 2>&1 &
 daemon=$!
 await 30 serves

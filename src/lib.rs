@@ -14,8 +14,14 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+/// The version, with the commit that the program was built from.
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILT_FROM_COMMIT"), ")");
+/// The commit that the program was built from: a short hash, with `-dirty` if a file was changed; `dev` in a debug build.
+pub(crate) const COMMIT: &str = env!("BUILT_FROM_COMMIT");
+
 mod files;
 mod log;
+mod units;
 mod visible;
 mod words;
 

@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ use clap::{Args, ValueEnum};
 
 use super::CliError;
 use crate::evidence::Case;
+use crate::judge::REPEATS;
 use crate::kernel_db::KernelDb;
 use crate::plan::{Selection, Survey};
 use crate::record::archives::Archives;
 use crate::replay::{Limits, LocateError, Named, WorkerProgram};
 use crate::sandbox::{Group, Mode, NOBODY, Settings};
+use crate::units;
 
 #[derive(Debug, Args)]
 pub(super) struct DbArgs {
@@ -100,28 +103,96 @@ pub(super) struct WorkerArgs {
     /// The node's TZ, which vats can see [default: what the evidence says, else our own TZ, else UTC]
     #[arg(long, value_name = "ZONE")]
     worker_tz: Option<OsString>,
-    /// A delivery may take this much processor time
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
-    delivery_cpu_max: u64,
-    /// All deliveries of a span may take this much processor time
-    #[arg(long, value_name = "SECONDS", default_value_t = 14_400, value_parser = clap::value_parser!(u64).range(1..))]
-    span_cpu_max: u64,
-    /// A delivery may take this long by the clock; what the worker waits for a processor does not count
-    #[arg(long, value_name = "SECONDS", default_value_t = 1_800, value_parser = clap::value_parser!(u64).range(1..))]
-    delivery_wall_max: u64,
-    /// All of a span may take this long by the clock, counted in the same way
-    #[arg(long, value_name = "SECONDS", default_value_t = 28_800, value_parser = clap::value_parser!(u64).range(1..))]
-    span_wall_max: u64,
-    /// A worker may do nothing for this long while something is expected of it
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
-    stall_max: u64,
-    /// A worker may have this much memory
-    #[arg(long, value_name = "MIB", default_value_t = 6144, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    worker_memory_max: u64,
-    /// The stack that workers start with, as `ulimit -s` of the node: decides how deep vats may recurse [default: 8, or
-    /// what the evidence says]
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 10))]
-    worker_stack: Option<u64>,
+    /// Processor time of one delivery
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_time, help_heading = LIMITS)]
+    delivery_cpu_max: Given<Duration>,
+    /// Processor time of all deliveries of a span
+    #[arg(long, value_name = "DURATION", default_value = "4h", value_parser = parse_time, help_heading = LIMITS)]
+    span_cpu_max: Given<Duration>,
+    /// Time of one delivery by the clock, without the time that the worker waits for a processor
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_time, help_heading = LIMITS)]
+    delivery_wall_max: Given<Duration>,
+    /// Time of a span by the clock, without the time that the worker waits for a processor
+    #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = parse_time, help_heading = LIMITS)]
+    span_wall_max: Given<Duration>,
+    /// Time that a worker may do nothing in while an answer is expected
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_time, help_heading = LIMITS)]
+    stall_max: Given<Duration>,
+    /// Memory of a worker
+    #[arg(long, value_name = "SIZE", default_value = "6GiB", value_parser = parse_memory, help_heading = LIMITS)]
+    worker_memory_max: Given<u64>,
+    /// Stack of a worker, as `ulimit -s` of the node: it decides how deep vats may recurse [default: 8MiB, or the stack that
+    /// the evidence names]
+    #[arg(long, value_name = "SIZE", value_parser = parse_stack, help_heading = LIMITS)]
+    worker_stack: Option<Given<u64>>,
+}
+
+/// The heading of the flags with units.
+const LIMITS: &str = "Limits of a worker (units as in 60s, 10m, 8MiB, 6GiB; a number without a unit is deprecated and means seconds, or MiB)";
+
+/// A flag's value with a unit. `bare` is how the value is written with one, if the flag had only a number: earlier versions took
+/// numbers of seconds and of MiB, and scripts have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Given<T> {
+    pub(super) value: T,
+    bare: Option<String>,
+}
+
+impl<T> Given<T> {
+    /// Warns of a number without a unit.
+    pub(super) fn warn(&self, flag: &str) {
+        if let Some(written) = &self.bare {
+            tracing::warn!("{flag}: a number without a unit is deprecated; write {flag} {written}");
+        }
+    }
+}
+
+fn given<T: Copy + PartialOrd>(
+    text: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    unit: &str,
+    range: RangeInclusive<T>,
+    show: impl Fn(T) -> String,
+    expected: &str,
+) -> Result<Given<T>, String> {
+    let is_bare = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let with_unit = if is_bare { format!("{text}{unit}") } else { text.to_owned() };
+    let value = parse(&with_unit).ok_or_else(|| format!("expected {expected}"))?;
+    if !range.contains(&value) {
+        return Err(format!("expected {expected}, from {} to {}", show(*range.start()), show(*range.end())));
+    }
+    Ok(Given { value, bare: is_bare.then_some(with_unit) })
+}
+
+fn parse_time(text: &str) -> Result<Given<Duration>, String> {
+    const YEAR: u64 = 31_557_600;
+    let range = Duration::from_secs(1)..=Duration::from_secs(YEAR);
+    given(text, units::parse_duration, "s", range, units::show_duration, "a duration such as 60s or 10m")
+}
+
+fn parse_bytes(text: &str, range: RangeInclusive<u64>) -> Result<Given<u64>, String> {
+    given(text, units::parse_size, "MiB", range, units::show_size, "a size such as 64MiB or 6GiB")
+}
+
+fn parse_memory(text: &str) -> Result<Given<u64>, String> {
+    parse_bytes(text, 1 << 20..=1 << 50)
+}
+
+fn parse_stack(text: &str) -> Result<Given<u64>, String> {
+    parse_bytes(text, 1 << 20..=1 << 30)
+}
+
+/// The size of all evidence together.
+pub(super) fn parse_evidence_max(text: &str) -> Result<Given<u64>, String> {
+    parse_bytes(text, 0..=1 << 50)
+}
+
+/// How often a divergence is repeated.
+#[derive(Debug, Args)]
+pub(super) struct RepeatArgs {
+    /// Number of times that a divergence is replayed again, each time in a fresh process
+    #[arg(long, value_name = "N", default_value_t = REPEATS, alias = "repeat", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(super) repeats: u32,
 }
 
 impl WorkerArgs {
@@ -146,8 +217,8 @@ impl WorkerArgs {
     }
 
     pub(super) fn limits_for(&self, case: &Case) -> Result<Limits, CliError> {
-        let stack = match self.worker_stack {
-            Some(mib) => mib << 20,
+        let stack = match &self.worker_stack {
+            Some(stack) => stack.value,
             None => case.stack()?,
         };
         Ok(Limits { stack, ..self.limits() })
@@ -167,6 +238,7 @@ impl WorkerArgs {
             policy: None,
             huge_pages: true,
         };
+        self.warn_of_bare_numbers();
         if self.sandbox == Mode::Off {
             tracing::warn!("the sandbox is off: the code that vats run can do whatever this user can (--sandbox)");
         }
@@ -180,22 +252,38 @@ impl WorkerArgs {
         Ok(programs)
     }
 
+    fn warn_of_bare_numbers(&self) {
+        for (flag, given) in [
+            ("--delivery-cpu-max", &self.delivery_cpu_max),
+            ("--span-cpu-max", &self.span_cpu_max),
+            ("--delivery-wall-max", &self.delivery_wall_max),
+            ("--span-wall-max", &self.span_wall_max),
+            ("--stall-max", &self.stall_max),
+        ] {
+            given.warn(flag);
+        }
+        self.worker_memory_max.warn("--worker-memory-max");
+        if let Some(stack) = &self.worker_stack {
+            stack.warn("--worker-stack");
+        }
+    }
+
     pub(super) fn limits(&self) -> Limits {
         Limits {
-            stall_max: Duration::from_secs(self.stall_max),
-            delivery_cpu_max: Duration::from_secs(self.delivery_cpu_max),
-            span_cpu_max: Duration::from_secs(self.span_cpu_max),
-            delivery_max: Duration::from_secs(self.delivery_wall_max),
-            span_max: Duration::from_secs(self.span_wall_max),
-            resident_max: self.worker_memory_max << 20,
-            stack: self.worker_stack.unwrap_or(STACK_MIB) << 20,
+            stall_max: self.stall_max.value,
+            delivery_cpu_max: self.delivery_cpu_max.value,
+            span_cpu_max: self.span_cpu_max.value,
+            delivery_max: self.delivery_wall_max.value,
+            span_max: self.span_wall_max.value,
+            resident_max: self.worker_memory_max.value,
+            stack: self.worker_stack.as_ref().map_or(STACK, |stack| stack.value),
             ..Limits::default()
         }
     }
 }
 
-/// The stack of processes that nobody has told otherwise.
-const STACK_MIB: u64 = 8;
+/// The usual stack of a process, in bytes.
+const STACK: u64 = 8 << 20;
 
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
     let parsed = text.split_once("..").and_then(|(start, end)| Some((start.parse().ok()?, end.parse().ok()?)));
@@ -214,6 +302,23 @@ pub(super) fn default_jobs() -> NonZeroUsize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_without_a_unit_keeps_its_meaning() {
+        let time = |text| parse_time(text).map(|given| (given.value.as_secs(), given.bare));
+        assert_eq!(time("60s"), Ok((60, None)));
+        assert_eq!(time("60"), Ok((60, Some("60s".to_owned()))));
+        assert_eq!(time("1h 30m"), Ok((5_400, None)));
+        let size = |text| parse_memory(text).map(|given| (given.value, given.bare));
+        assert_eq!(size("6GiB"), Ok((6 << 30, None)));
+        assert_eq!(size("6144"), Ok((6 << 30, Some("6144MiB".to_owned()))));
+        for text in ["", "0", "0s", "-5", "5 parsecs", "99999999999999999999", "18446744073709551615", "1e3"] {
+            assert!(time(text).is_err(), "{text}");
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert!(parse_stack("2GiB").expect_err("too large").contains("from 1MiB to 1GiB"));
+        assert_eq!(parse_evidence_max("0").map(|given| given.value), Ok(0));
+    }
 
     #[test]
     fn ranges() {

@@ -18,7 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::audit::AuditError;
 use crate::daemon::DaemonError;
@@ -30,6 +30,7 @@ use crate::forensics::export::ExportError;
 use crate::forensics::source::SourceError;
 use crate::heap::HeapError;
 use crate::kernel_db::DbError;
+use crate::log::Wishes;
 use crate::record::archives::ArchiveError;
 use crate::replay::LocateError;
 use crate::store::StoreError;
@@ -52,10 +53,48 @@ pub enum Exit {
 
 /// Replays recorded SwingSet transcript spans in a real xsnap worker and says what differs from the record.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 120)]
+#[command(version = crate::VERSION, max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// How loud the log on the standard error is, and whether it has color.
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// Log less: once, only errors (the daemon: warnings too); twice, nothing (the daemon: errors); no progress is shown
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    quiet: u8,
+    /// Log more; may be given several times
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// When the log and the help have color; auto honors NO_COLOR
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+}
+
+impl LogArgs {
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            louder: i16::from(self.verbose) - i16::from(self.quiet),
+            color: match self.color {
+                ColorChoice::Auto => None,
+                ColorChoice::Always => Some(true),
+                ColorChoice::Never => Some(false),
+            },
+        }
+    }
+}
+
+/// The program's arguments, as clap takes them. Help is printed while the arguments are read, so its color must be known before.
+fn command() -> clap::Command {
+    let arguments: Vec<String> = std::env::args_os().filter_map(|argument| argument.into_string().ok()).collect();
+    let after = arguments.iter().skip_while(|argument| *argument != "--color").nth(1).map(String::as_str);
+    let joined = arguments.iter().find_map(|argument| argument.strip_prefix("--color="));
+    let choice = joined.or(after).and_then(|word| ColorChoice::from_str(word, true).ok());
+    Cli::command().color(choice.unwrap_or_default())
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,7 +203,8 @@ enum CliError {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         // Help and version repeat nothing; an error repeats an argument, which may come from elsewhere.
         Err(asked) if !asked.use_stderr() => asked.exit(),
@@ -175,17 +215,18 @@ pub fn main() -> ExitCode {
     };
     // Each replay takes some thirty descriptors, and machines with many processors run many.
     neighbour::raise_descriptor_limit();
+    let wishes = cli.log.wishes();
     // The daemon's log is as it is configured.
     if !matches!(cli.command, Command::Run(_)) {
         crate::files::temp::remove_on_signals();
-        crate::log::of_command();
+        crate::log::of_command(wishes);
     }
     let exit = match cli.command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => run::run(&args, wishes),
         Command::Verdicts(args) => verdicts::run(&args),
         Command::Ack(args) => verdicts::acknowledge(&args),
         Command::Config(args) => run::show(&args),
-        Command::Verify(args) => verify::run(args),
+        Command::Verify(args) => verify::run(args, wishes),
         Command::Audit(args) => audit::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Explain(args) => explain::tell(&args),
@@ -223,7 +264,6 @@ fn tell(error: &CliError) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{Format, WorkerArgs};
+use super::args::{Format, RepeatArgs, WorkerArgs};
 use super::{CliError, Exit};
 use crate::audit::Contradictions;
 use crate::evidence::{Case, Replacement, column, worker_facts};
 use crate::judge::heaps;
-use crate::judge::{Court, House, Judged, REPEATS, judge};
+use crate::judge::{Court, House, Judged, judge};
 use crate::record::image::Image;
 use crate::replay::{FoundBy, ReplayStart, WorkerProgram};
 use crate::report::{Totals, json, text};
@@ -31,9 +31,8 @@ pub(super) struct ReplayArgs {
     evidence: PathBuf,
     #[command(flatten)]
     worker: WorkerArgs,
-    /// How often a divergence is repeated in a fresh process
-    #[arg(long = "repeat", value_name = "N", default_value_t = REPEATS, value_parser = clap::value_parser!(u32).range(1..=100))]
-    repeats: u32,
+    #[command(flatten)]
+    repeat: RepeatArgs,
     /// What if: start the worker with another bundle than the recorded one; may be given several times
     #[arg(long = "with-bundle", value_name = "OLD=FILE", value_parser = Replacement::parse)]
     replacements: Vec<std::sync::Arc<Replacement>>,
@@ -78,7 +77,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
     let beginning = case.beginning(&span, base.as_ref(), &replacements)?;
     let options = case.options();
     let house = House::default();
-    let court = Court { repeats: args.repeats, house: &house };
+    let court = Court { repeats: args.repeat.repeats, house: &house };
     let mut out = visible::stdout();
     let mut totals = Totals::default();
     let mut columns = Vec::new();

@@ -7,6 +7,8 @@ use clap::Args;
 use super::{CliError, Exit};
 use crate::daemon;
 use crate::daemon::config::{Config, DEFAULT, Layers, Log, LogFormat};
+use crate::log::Wishes;
+use crate::record::archives::Archives;
 use crate::visible;
 
 /// Where the configuration comes from.
@@ -33,9 +35,12 @@ impl ConfigArgs {
         Ok(layers)
     }
 
-    /// For a command that only looks at what the daemon has.
+    /// The daemon's own directory, for a command that reads it.
     pub(super) fn state_dir(&self) -> Result<PathBuf, CliError> {
-        Ok(Config::read(&self.layers()?, false)?.state.dir)
+        let layers = self.layers()?;
+        let config = Config::read(&layers, false)?;
+        warn_of_unknown_variables(&layers);
+        Ok(config.state.dir)
     }
 }
 
@@ -44,8 +49,11 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The kernel's database: the file swingstore.sqlite or the directory that holds it [key: node.database]
-    #[arg(long, value_name = "PATH")]
+    #[arg(value_name = "DB")]
     db: Option<PathBuf>,
+    /// The same, as earlier versions took it
+    #[arg(long = "db", value_name = "PATH", hide = true, conflicts_with = "db")]
+    db_flag: Option<PathBuf>,
     /// The node's vat-transcript-archive-dir [key: node.transcript_archive]
     #[arg(long, value_name = "DIR")]
     transcript_archive: Option<PathBuf>,
@@ -55,6 +63,9 @@ pub(super) struct RunArgs {
     /// The node's xsnap-worker [key: worker.path]
     #[arg(long, value_name = "PATH")]
     worker: Option<PathBuf>,
+    /// Sandbox of the worker: default, strict or off [key: worker.sandbox]
+    #[arg(long, value_name = "MODE")]
+    sandbox: Option<String>,
     /// Where metrics and health are served, or "" for nowhere [key: http.listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -64,6 +75,14 @@ pub(super) struct RunArgs {
     /// auto, human or json [key: log.format]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+}
+
+/// One line for all: Kubernetes sets a dozen for a service that is called spanwatch.
+fn warn_of_unknown_variables(layers: &Layers) {
+    let unknown = layers.unknown_variables();
+    if !unknown.is_empty() {
+        tracing::warn!("{}: no key has such a name; `spanwatch config --default` prints all keys", unknown.join(", "));
+    }
 }
 
 fn set_path(layers: &mut Layers, key: &str, path: Option<&PathBuf>) {
@@ -77,15 +96,19 @@ impl RunArgs {
         let mut layers = self.config.layers()?;
         for (key, path) in [
             ("node.database", &self.db),
+            ("node.database", &self.db_flag),
             ("node.transcript_archive", &self.transcript_archive),
             ("node.snapshot_archive", &self.snapshot_archive),
             ("worker.path", &self.worker),
         ] {
             set_path(&mut layers, key, path.as_ref());
         }
-        for (key, value) in
-            [("http.listen", &self.listen), ("watch.since", &self.since), ("log.format", &self.log_format)]
-        {
+        for (key, value) in [
+            ("worker.sandbox", &self.sandbox),
+            ("http.listen", &self.listen),
+            ("watch.since", &self.since),
+            ("log.format", &self.log_format),
+        ] {
             if let Some(value) = value {
                 layers.set(key, value);
             }
@@ -94,9 +117,11 @@ impl RunArgs {
     }
 }
 
-pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
-    let config = Config::read(&args.layers()?, true)?;
-    begin_log(&config.log);
+pub(super) fn run(args: &RunArgs, wishes: Wishes) -> Result<Exit, CliError> {
+    let layers = args.layers()?;
+    let config = Config::read(&layers, true)?;
+    begin_log(&config.log, wishes);
+    warn_of_unknown_variables(&layers);
     daemon::run(config)?;
     Ok(Exit::Verified)
 }
@@ -106,8 +131,11 @@ pub(super) struct ShowArgs {
     #[command(flatten)]
     run: RunArgs,
     /// Print the built-in file instead: all keys with their meaning
-    #[arg(long)]
+    #[arg(long, conflicts_with = "check")]
     default: bool,
+    /// Print no value; check the configuration as `run` does, with the archive directories that it names
+    #[arg(long)]
+    check: bool,
 }
 
 pub(super) fn show(args: &ShowArgs) -> Result<Exit, CliError> {
@@ -117,19 +145,30 @@ pub(super) fn show(args: &ShowArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Verified);
     }
     let layers = args.run.layers()?;
-    Config::read(&layers, false)?;
+    let config = Config::read(&layers, args.check)?;
+    warn_of_unknown_variables(&layers);
+    if args.check {
+        for fault in
+            Archives::growing(config.node.transcript_archive.as_deref(), config.node.snapshot_archive.as_deref())
+                .faults()
+        {
+            tracing::warn!("{fault}");
+        }
+        writeln!(out, "the configuration is valid")?;
+        return Ok(Exit::Verified);
+    }
     out.write_lines(&layers.print())?;
     Ok(Exit::Verified)
 }
 
-fn begin_log(log: &Log) {
+fn begin_log(log: &Log, wishes: Wishes) {
     let is_human = match log.format {
         LogFormat::Auto => visible::is_stderr_a_terminal(),
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
     // The configuration was read with success, so its directives are good.
-    if is_human { crate::log::for_people(&log.level) } else { crate::log::as_json(&log.level) }
+    if is_human { crate::log::for_people(&log.level, wishes) } else { crate::log::as_json(&log.level, wishes) }
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {

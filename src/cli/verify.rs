@@ -10,12 +10,13 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::args::{DbArgs, Format, SelectionArgs, WorkerArgs, default_jobs};
+use super::args::{DbArgs, Format, Given, RepeatArgs, SelectionArgs, WorkerArgs, default_jobs, parse_evidence_max};
 use super::{CliError, Exit};
 use crate::evidence::{EvidenceError, Keeper, WorkerColumn, column, note_workers, worker_facts};
 use crate::history::History;
-use crate::judge::{Court, House, REPEATS};
+use crate::judge::{Court, House};
 use crate::kernel_db::Access;
+use crate::log::Wishes;
 use crate::plan::plan;
 use crate::record::captures::Captures;
 use crate::report::{Totals, history, json, text};
@@ -32,6 +33,8 @@ pub(super) struct VerifyArgs {
     #[command(flatten)]
     worker: WorkerArgs,
     #[command(flatten)]
+    repeat: RepeatArgs,
+    #[command(flatten)]
     evidence: EvidenceArgs,
     /// How many spans are replayed at once [default: one a processor; beside a running node half as many]
     #[arg(long, value_name = "N")]
@@ -43,22 +46,20 @@ struct EvidenceArgs {
     /// Keep a folder for each divergence in this directory, with all that is needed to replay it elsewhere
     #[arg(long = "evidence", value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// All folders together stay below this
-    #[arg(long = "evidence-max", value_name = "MIB", default_value_t = 10_240, requires = "dir")]
-    max: u64,
-    /// How often a divergence is repeated in a fresh process
-    #[arg(long, value_name = "N", default_value_t = REPEATS, value_parser = clap::value_parser!(u32).range(1..=100))]
-    repeats: u32,
+    /// Size of all folders together; a number without a unit is deprecated and means MiB
+    #[arg(long = "evidence-max", value_name = "SIZE", default_value = "10GiB", value_parser = parse_evidence_max, requires = "dir")]
+    max: Given<u64>,
 }
 
 impl EvidenceArgs {
     fn keeper(&self) -> Result<Option<Keeper>, EvidenceError> {
+        self.max.warn("--evidence-max");
         // Nobody acknowledges here: nothing is ever dropped.
-        self.dir.as_deref().map(|dir| Keeper::open(dir, self.max.saturating_mul(1 << 20), Vec::new)).transpose()
+        self.dir.as_deref().map(|dir| Keeper::open(dir, self.max.value, Vec::new)).transpose()
     }
 }
 
-pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
+pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
     let began = Instant::now();
     let (db, archives, mut survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
@@ -82,12 +83,12 @@ pub(super) fn run(args: VerifyArgs) -> Result<Exit, CliError> {
         survey: &survey,
         programs: &programs,
         limits: &limits,
-        court: Court { repeats: args.evidence.repeats, house: &house },
+        court: Court { repeats: args.repeat.repeats, house: &house },
         evidence: keeper.as_ref(),
     };
 
     let spans: usize = units.iter().map(Vec::len).sum::<usize>() * programs.len();
-    let bar = progress_bar(spans as u64, args.db.format);
+    let bar = progress_bar(spans as u64, wishes);
     let mut totals = Totals::default();
     let mut columns = Columns::default();
     let mut written = Ok(());
@@ -177,8 +178,9 @@ pub(super) fn exit(totals: &Totals, are_all_rows_sound: bool) -> Exit {
     }
 }
 
-fn progress_bar(spans: u64, format: Format) -> ProgressBar {
-    if format != Format::Text || !visible::is_stderr_a_terminal() {
+/// On the standard error, whatever is written to the standard output.
+fn progress_bar(spans: u64, wishes: Wishes) -> ProgressBar {
+    if wishes.louder < 0 || !visible::is_stderr_a_terminal() {
         return ProgressBar::with_draw_target(Some(spans), ProgressDrawTarget::hidden());
     }
     let style = ProgressStyle::with_template("{bar:40} {pos} of {len} spans, {eta} left");

@@ -298,9 +298,11 @@ impl Metrics {
     pub fn identify(&self, worker_version: &str, worker_sha256: &str, layers: &[&str]) {
         let make = Maker(self.registry.clone());
         let version = env!("CARGO_PKG_VERSION");
-        make.gauges("build_info", "1, with the version of the daemon.", "version", &[version])
-            .with_label_values(&[version])
-            .set(1);
+        let build = make.add(IntGaugeVec::new(
+            Maker::opts("build_info", "1, with the version of the daemon and the commit that it was built from."),
+            &["version", "commit"],
+        ));
+        build.with_label_values(&[version, crate::COMMIT]).set(1);
         let worker = make.add(IntGaugeVec::new(
             Maker::opts("worker_info", "1, with the version and the sha256 of the worker."),
             &["version", "sha256"],

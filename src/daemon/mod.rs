@@ -29,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::evidence::{EvidenceError, Keeper};
+use crate::files::temp;
 use crate::kernel_db::KernelDb;
 use crate::record::Captures;
 use crate::replay::{Limits, LocateError, Named, Sandboxed, WorkerProgram};
@@ -119,6 +120,11 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Under nohup it is ignored, and stays so.
+    let mut hangup = match temp::is_ignored(libc::SIGHUP) {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
     for refusal in neighbour::stand_back(&shared.config.neighbour) {
         tracing::warn!("{refusal}");
     }
@@ -145,7 +151,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         state = %shared.store.path().display(),
         replays_at_once = shared.jobs(),
         sandbox = shared.sandbox_layers().join(","),
-        "spanwatch {} watches", env!("CARGO_PKG_VERSION")
+        "spanwatch {} watches", crate::VERSION
     );
     tell_sandbox(&program.sandbox);
     tell_system(&[sd_notify::NotifyState::Ready]);
@@ -157,6 +163,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = hung_up(&mut hangup) => break,
             _ = tick.tick() => {}
         }
         shared.look_at_the_machine();
@@ -182,6 +189,14 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     tell_system(&[sd_notify::NotifyState::Stopping]);
     stop(shared, &mut terminate, &mut interrupt).await;
     Ok(())
+}
+
+/// The terminal that it was started from is gone.
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// Lets running replays come to their end for a while. What does not is due again at the next start: its worker dies with

@@ -165,8 +165,7 @@ fn remove_if_dead(path: &Path) -> io::Result<()> {
 /// Has the directories removed when SIGINT, SIGTERM or SIGHUP ends the program; it then ends as by the signal. For
 /// programs that do not handle these signals in another way. What the program was started to ignore stays ignored.
 pub fn remove_on_signals() {
-    let ignored = ignored_signals();
-    let signals = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let signals = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
     let started = signal_hook::iterator::Signals::new(signals).and_then(|mut signals| {
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             if let Some(signal) = signals.forever().next() {
@@ -182,6 +181,11 @@ pub fn remove_on_signals() {
     if let Err(error) = started {
         tracing::debug!("temporary directories will outlive a signal: {error}");
     }
+}
+
+/// Whether this process ignores a signal, as SIGHUP under nohup.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    ignored_signals() >> (signal - 1) & 1 == 1
 }
 
 /// A bit for each signal, from 1 on (proc_pid_status(5)).

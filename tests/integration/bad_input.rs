@@ -447,7 +447,7 @@ fn random_damage_always_ends_in_a_verdict() {
             "--worker",
             text(&worker),
             "--stall-max",
-            "5",
+            "5s",
         ]);
         assert!(matches!(run.code, 0 | 3 | 4), "round {round}: {changed}\n{}{}", run.out, run.err);
         assert_eq!(run.lines("span").len(), 3, "round {round}: {changed}\n{}", run.out);

@@ -227,7 +227,7 @@ fn another_bundle_is_found_and_can_be_tried() {
     assert_eq!(what_if["reproduced"], what_if["deliveries"], "{what_if}");
     assert_eq!(what_if["first_difference"], Value::Null);
     // Without it, the difference is where it was.
-    let run = found.replay(&["--repeat", "1"]);
+    let run = found.replay(&["--repeats", "1"]);
     assert_eq!(verdict_of(&run.lines("span")[0])["findings"], found.line["findings"]);
     // A bundle that the span does not start with.
     let run = found.replay(&["--with-bundle", &format!("b0-00={}", text(&right_file))]);
@@ -250,7 +250,7 @@ fn the_compilers_fault_is_narrowed_down_to_its_delivery() {
     assert_eq!(found.line["heap"]["answer"], "isomorphic");
     insta::assert_snapshot!("compiler", found.explained());
 
-    let run = found.replay(&["--worker", text(&good), "--worker", text(&odd), "--repeat", "1"]);
+    let run = found.replay(&["--worker", text(&good), "--worker", text(&odd), "--repeats", "1"]);
     assert_eq!(run.verdicts(), ["verified", &format!("diverged/snapshot_hash@{}", position_of(&found.line))]);
     assert_eq!(found.causes()[0], "worker certain");
 
@@ -405,7 +405,7 @@ fn evidence_stays_within_its_limit_and_never_costs_a_verdict() {
     // What a process that was killed has left.
     fs::create_dir_all(dir.path().join(".unfinished-1/bundles")).expect("a directory");
     let arguments = ["verify", text(&file), "--worker", &record.worker, "--evidence", text(dir.path())];
-    let run = spanwatch(&[&arguments[..], &["--evidence-max", "1"]].concat());
+    let run = spanwatch(&[&arguments[..], &["--evidence-max", "1MiB"]].concat());
     assert_eq!(run.code, 3, "{}", run.err);
     assert!(run.out.contains("no evidence could be kept: ") && run.out.contains("evidence.max_bytes"), "{}", run.out);
     assert_eq!(folders(dir.path()), Vec::<PathBuf>::new());

@@ -109,7 +109,7 @@ fn every_fault_gets_its_verdict_in_the_cage() {
 
 fn check(synthetic: &Synthetic, directive: &str, verdict: &str, sandbox: &str, wrong: &mut Vec<String>) {
     let began = Instant::now();
-    let limits = ["--stall-max", "2", "--delivery-cpu-max", "1", "--worker-memory-max", "64"];
+    let limits = ["--stall-max", "2s", "--delivery-cpu-max", "1s", "--worker-memory-max", "64MiB"];
     let run = verify(
         synthetic,
         directive,
@@ -166,7 +166,7 @@ fn a_chain_goes_on_from_a_diverged_image_and_says_so() {
         ("exit-11", ["diverged/worker_exit@3", "unverifiable/chain_broken", "unverifiable/chain_broken"], false),
         ("hang", ["failed/limit", "unverifiable/chain_broken", "unverifiable/chain_broken"], false),
     ] {
-        let run = verify(&synthetic, directive, &["--vat", "v1", "--stall-max", "2"]);
+        let run = verify(&synthetic, directive, &["--vat", "v1", "--stall-max", "2s"]);
         assert_eq!(run.verdicts(), verdicts, "{directive}: {}{}", run.out, run.err);
         let spans = run.lines("span");
         assert_eq!(spans[1]["base_unproved"] == true, unproved, "{directive}: {}", run.out);

@@ -96,7 +96,7 @@ impl Place {
         let images = [format!("{evidence}:base"), format!("{evidence}:recorded")];
         let mut commands: Vec<Vec<&str>> = vec![
             vec!["explain", evidence],
-            vec!["replay", evidence, "--worker", worker, "--repeat", "1", "--sandbox", "off"],
+            vec!["replay", evidence, "--worker", worker, "--repeats", "1", "--sandbox", "off"],
             vec!["bisect", evidence, "--worker", worker, "--worker", worker, "--sandbox", "off"],
             vec!["report", evidence],
             vec!["export", evidence, "--sst", "transcript.sst"],

@@ -141,7 +141,7 @@ fn a_worker_that_floods_the_console_is_stopped_by_the_clock() {
     ] {
         let began = Instant::now();
         let mut arguments = vec!["verify", text(&synthetic.file), "--worker", text(&worker), "--format", "json"];
-        arguments.extend(["--vat", "one", "--span", "0..6", limit, "2"]);
+        arguments.extend(["--vat", "one", "--span", "0..6", limit, "2s"]);
         let run = spanwatch(&arguments);
         assert_eq!((run.verdicts(), run.code), (vec!["failed/limit".to_owned()], 4), "{limit}: {}{}", run.out, run.err);
         assert!(run.out.contains(says), "{limit}: {}", run.out);

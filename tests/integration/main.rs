@@ -25,6 +25,7 @@
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
 //! | `own` | what spanwatch writes is its own: permissions, owners, links, temporary directories | the daemon and the commands |
 //! | `rows` | old rows that change, and breaks in histories, raise an alarm of their own; what a node does never raises one | a stand-in for a node, the lab's databases, a live kernel |
+//! | `arguments` | flags, exit codes, variables and the log do as other programs' do | the program itself, and the daemon |
 //! | `tidy` | a test that the documentation names is there | `docs/threats.md` |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
@@ -32,6 +33,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests write the databases that the program reads")]
 
 mod alarm;
+mod arguments;
 mod audit;
 mod bad_input;
 mod bench;

@@ -235,11 +235,11 @@ fn what_the_cage_kills_is_never_a_divergence() {
             "--span",
             "0..6",
             "--stall-max",
-            "1",
+            "1s",
             "--delivery-cpu-max",
-            "1",
+            "1s",
             "--worker-memory-max",
-            "128",
+            "128MiB",
         ]);
         // So much as it may print takes a while, and so does much memory.
         if *name != "exhaust-output" && (run.verdicts() != [expected] || run.code != 4 || !run.out.contains(&says)) {

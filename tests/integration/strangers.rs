@@ -418,7 +418,7 @@ fn what_evidence_says_of_its_worker_is_checked() {
     let folder = evidence(&stage, "evidence");
     let worker = fake_worker(&stage.path("marks"), "wrong-hash");
     let replay = |more: &[&str]| {
-        let arguments = ["replay", text(&folder), "--worker", text(&worker), "--repeat", "1", "--sandbox", "off"];
+        let arguments = ["replay", text(&folder), "--worker", text(&worker), "--repeats", "1", "--sandbox", "off"];
         stage.spanwatch(Path::new("/"), &[&arguments[..], more].concat())
     };
     let run = replay(&[]);
@@ -448,6 +448,6 @@ fn what_evidence_says_of_its_worker_is_checked() {
         edit(&folder, "stack", json!(stack));
         let run = replay(&[]);
         assert!(run.code == 1 && run.err.contains("by --worker-stack"), "{stack}: {}", run.err);
-        assert_eq!(replay(&["--worker-stack", "8"]).code, 3, "{stack}");
+        assert_eq!(replay(&["--worker-stack", "8MiB"]).code, 3, "{stack}");
     }
 }

@@ -45,11 +45,12 @@ impl fmt::Display for Origin {
 pub struct Layers {
     pub(super) values: BTreeMap<String, (Value, Origin)>,
     pub(super) faults: Vec<Fault>,
+    unknown: Vec<String>,
 }
 
 impl Default for Layers {
     fn default() -> Self {
-        let mut layers = Self { values: BTreeMap::new(), faults: Vec::new() };
+        let mut layers = Self { values: BTreeMap::new(), faults: Vec::new(), unknown: Vec::new() };
         // The only layer that may bring new keys.
         for (key, value) in leaves(&DEFAULT.parse().unwrap_or_default()) {
             layers.values.insert(key, (value, Origin::Default));
@@ -92,12 +93,12 @@ impl Layers {
         }
     }
 
-    /// Adds variables whose names stand for keys. Those that only begin alike are a fault: a slip of the pen must not pass
-    /// unnoticed.
+    /// Adds variables whose names stand for keys. Others that begin alike are remembered, for a warning, and no fault: Kubernetes sets
+    /// `SPANWATCH_PORT` and more of the kind in each container beside a service of that name.
     pub fn add_environment(&mut self, variables: impl Iterator<Item = (OsString, OsString)>) {
         let keys: BTreeMap<String, String> = self.values.keys().map(|key| (variable(key), key.clone())).collect();
         // Those of other parts of the program.
-        const OTHERS: [&str; 3] = ["SPANWATCH_LOG", "SPANWATCH_WORKER", "SPANWATCH_CONFIG"];
+        const OTHERS: [&str; 4] = ["SPANWATCH_LOG", "SPANWATCH_WORKER", "SPANWATCH_CONFIG", "SPANWATCH_COMMIT"];
         let mut found: Vec<(String, OsString)> = variables
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
             .filter(|(name, _)| name.starts_with(PREFIX) && !OTHERS.contains(&name.as_str()))
@@ -110,9 +111,15 @@ impl Layers {
                     let value = self.like_the_default(key, &value.to_string_lossy());
                     self.put(key, value, origin);
                 }
-                None => self.faults.push(Fault { what: name, origin, problem: "no key has this name".to_owned() }),
+                None => self.unknown.push(name),
             }
         }
+    }
+
+    /// Names of variables that begin as ours do and that no key has, sorted.
+    #[must_use]
+    pub fn unknown_variables(&self) -> &[String] {
+        &self.unknown
     }
 
     /// Sets a value by a flag.

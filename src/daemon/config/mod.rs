@@ -365,10 +365,19 @@ mod tests {
         let file = "typo = 1\n[watch]\npoll_interval = 5\npol_interval = \"5s\"\nsince = \"yesterday\"\n\
                     [capture]\nitems = \"sometimes\"\nmax_bytes = \"12 parsecs\"\n[neighbour]\nnice = 20\nio_idle = \"yes\"\n\
                     [worker]\nstack = \"1KiB\"\n[http]\nlisten = \"everywhere\"\n[log]\nlevel = \"a=b=c\"\n[node]\ndatabase = 7";
-        let environment = [("SPANWATCH_SCHEDULE_JOBS", "many"), ("SPANWATCH_WATCH_POLICE", "1")];
+        let environment = [("SPANWATCH_SCHEDULE_JOBS", "many"), ("SPANWATCH_SERVICE_HOST", "1")];
         let error =
             Config::read(&layers(file, &environment, &[("state.dir", ""), ("no.such", "1")]), true).expect_err("bad");
         insta::assert_snapshot!(error);
+    }
+
+    /// Kubernetes sets some for a service that is called spanwatch.
+    #[test]
+    fn an_unknown_variable_is_no_fault() {
+        let environment = [("SPANWATCH_PORT", "tcp://10.0.0.1:9488"), ("SPANWATCH_LOG", "debug"), ("OTHER", "1")];
+        let layers = layers("", &environment, &[]);
+        assert_eq!(layers.unknown_variables(), ["SPANWATCH_PORT"]);
+        Config::read(&layers, false).expect("no fault");
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Value;
-use tracing_subscriber::EnvFilter;
 
 use super::{ConfigError, Fault, Layers, Since};
+use crate::units::{parse_duration, parse_size, show_duration, show_size};
 
 /// Reads values and remembers what was wrong with any of them. After a fault it gives a value of no meaning, which nobody
 /// sees, as [`Reading::finish`] fails then.
@@ -18,8 +18,6 @@ pub(super) struct Reading<'a> {
     layers: &'a Layers,
     faults: Vec<Fault>,
 }
-
-const UNITS: [(&str, u64); 5] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("B", 1)];
 
 impl<'a> Reading<'a> {
     pub(super) fn new(layers: &'a Layers) -> Self {
@@ -99,9 +97,8 @@ impl<'a> Reading<'a> {
     }
 
     pub(super) fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Duration {
-        let parsed = self.text(key, "a duration such as \"30s\"", |text| humantime::parse_duration(text).ok());
-        let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
-        self.within(key, parsed, &range, show).unwrap_or_default()
+        let parsed = self.text(key, "a duration such as \"30s\"", parse_duration);
+        self.within(key, parsed, &range, |duration| show_duration(*duration)).unwrap_or_default()
     }
 
     pub(super) fn size(&mut self, key: &str, range: RangeInclusive<u64>) -> u64 {
@@ -138,21 +135,7 @@ impl<'a> Reading<'a> {
     }
 
     pub(super) fn filter(&mut self, key: &str) -> String {
-        let parse = |text: &str| EnvFilter::try_new(text).ok().map(|_| text.to_owned());
-        self.text(key, "error, warn, info, debug or trace, or directives of them", parse).unwrap_or_default()
+        let expected = "a level (off, error, warn, info, debug or trace), or levels by target such as \"info,spanwatch::replay=debug\"";
+        self.text(key, expected, |text| crate::log::is_filter(text).then(|| text.to_owned())).unwrap_or_default()
     }
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    let (number, factor) = UNITS
-        .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
-        .or_else(|| (text == "0").then_some(("0", 1)))?;
-    number.trim().parse::<u64>().ok()?.checked_mul(factor)
-}
-
-fn show_size(bytes: u64) -> String {
-    let fits = |(_, factor): &&(&str, u64)| bytes >= *factor && bytes.is_multiple_of(*factor);
-    let (unit, factor) = UNITS[..4].iter().rev().find(fits).copied().unwrap_or(("B", 1));
-    format!("{}{unit}", bytes / factor)
 }
