@@ -17,7 +17,7 @@ for db in "$@"; do
         directory=$(dirname "$db")/$kind-archive
         [ ! -d "$directory" ] || archives+=("--$kind-archive" "$directory")
     done
-    # What a script finds in the cage differs from start to start, and what a flaky replay gives does.
+    # What a script finds in the sandbox differs from start to start, and what a flaky replay gives does.
     without_times() {
         sed -E 's/"seconds":[0-9.e-]+//; s/"probe":\{[^}]*\}//; /"repeat":"flaky"/ s/"replayed":"[0-9a-f]{64}"//g'
     }

@@ -585,12 +585,12 @@ pub enum Failure {
         /// Which limit.
         limit: String,
     },
-    /// The cage killed the worker: it tried what it may not do.
+    /// The sandbox killed the worker: it tried what it may not do.
     #[error("the sandbox killed the worker at position {position}: {rule}")]
     Sandbox {
         /// Where.
         position: Position,
-        /// Which layer of the cage, and over what.
+        /// Which layer of the sandbox, and over what.
         rule: String,
     },
     /// The database could not be read.

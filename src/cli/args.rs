@@ -245,7 +245,7 @@ impl WorkerArgs {
         let named = Named { not_in: not_in.map(Path::to_path_buf), ..Named::by_option(&self.workers) };
         let programs = WorkerProgram::find(&named, &settings, limits)?;
         for program in &programs {
-            if let Some(uncompared) = &program.sandbox.uncompared {
+            if let Some(uncompared) = &program.protection.uncompared {
                 tracing::info!("{}: {uncompared}", program.path.display());
             }
         }

@@ -274,18 +274,18 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
         writeln!(out, "           {}", worker.found_by)?;
     }
     for worker in &report.workers {
-        let labels: Vec<&str> = worker.sandbox.layers.iter().map(|layer| layer.label()).collect();
-        writeln!(out, "sandbox    {}: {}", worker.sandbox.mode.label(), labels.join(", "))?;
-        for missing in &worker.sandbox.missing {
+        let labels: Vec<&str> = worker.protection.layers.iter().map(|layer| layer.label()).collect();
+        writeln!(out, "sandbox    {}: {}", worker.protection.mode.label(), labels.join(", "))?;
+        for missing in &worker.protection.missing {
             writeln!(out, "           without {}: {}", missing.layer.label(), missing.reason)?;
         }
-        if let Some(Probe { nests, offsets: [winter, summer] }) = &worker.sandbox.probe {
+        if let Some(Probe { nests, offsets: [winter, summer] }) = &worker.protection.probe {
             writeln!(
                 out,
                 "           vats see: code nests {nests} deep; {winter} and {summer} minutes behind UTC in January and July"
             )?;
         }
-        if let Some(uncompared) = &worker.sandbox.uncompared {
+        if let Some(uncompared) = &worker.protection.uncompared {
             writeln!(out, "           {uncompared}")?;
         }
     }

@@ -294,7 +294,7 @@ impl Metrics {
         }
     }
 
-    /// What does not change while the daemon runs: itself, its worker, the cage.
+    /// What does not change while the daemon runs: itself, its worker, the sandbox.
     pub fn identify(&self, worker_version: &str, worker_sha256: &str, layers: &[&str]) {
         let make = Maker(self.registry.clone());
         let version = env!("CARGO_PKG_VERSION");

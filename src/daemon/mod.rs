@@ -32,7 +32,7 @@ use crate::evidence::{EvidenceError, Keeper};
 use crate::files::temp;
 use crate::kernel_db::KernelDb;
 use crate::record::Captures;
-use crate::replay::{Limits, LocateError, Named, Sandboxed, WorkerProgram};
+use crate::replay::{Limits, LocateError, Named, Protection, WorkerProgram};
 use crate::sandbox::{Group, Missing, Mode, Settings};
 use crate::store::{Store, StoreError};
 use crate::visible::visible;
@@ -153,7 +153,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         sandbox = shared.sandbox_layers().join(","),
         "spanwatch {} watches", crate::VERSION
     );
-    tell_sandbox(&program.sandbox);
+    tell_sandbox(&program.protection);
     tell_system(&[sd_notify::NotifyState::Ready]);
 
     let mut tick = tokio::time::interval(TICK);
@@ -221,8 +221,8 @@ async fn stop(
     tracing::info!(interrupted = left, "{}", shared.summary());
 }
 
-/// What a worker's cage lacks, as loud as it deserves.
-fn tell_sandbox(sandbox: &Sandboxed) {
+/// What a worker's sandbox lacks, as loud as it deserves.
+fn tell_sandbox(sandbox: &Protection) {
     if sandbox.mode == Mode::Off {
         tracing::warn!("the sandbox is off: the code that vats run can do whatever this user can (worker.sandbox)");
         return;

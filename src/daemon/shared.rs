@@ -187,7 +187,7 @@ impl Shared {
     /// What stands between a worker and the machine.
     #[must_use]
     pub fn sandbox_layers(&self) -> Vec<&'static str> {
-        self.programs[0].sandbox.layers.iter().map(|layer| layer.label()).collect()
+        self.programs[0].protection.layers.iter().map(|layer| layer.label()).collect()
     }
 
     /// How many replays run at once.

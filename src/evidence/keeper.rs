@@ -447,9 +447,9 @@ pub fn worker_facts(program: &WorkerProgram, limits: &Limits) -> WorkerFacts {
         path: program.path.display().to_string(),
         version: program.version.clone(),
         sha256: program.sha256.clone(),
-        sandbox: program.sandbox.mode.label().to_owned(),
-        layers: program.sandbox.layers.iter().map(|layer| layer.label().to_owned()).collect(),
-        time_zone: program.cage.time_zone().to_string_lossy().into_owned(),
+        sandbox: program.protection.mode.label().to_owned(),
+        layers: program.protection.layers.iter().map(|layer| layer.label().to_owned()).collect(),
+        time_zone: program.sandbox.time_zone().to_string_lossy().into_owned(),
         stack: limits.stack,
     }
 }

@@ -286,7 +286,7 @@ thread_local! {
 /// As long as this is there, the memory of an image that this thread no longer needs is kept for its next one: to be given
 /// memory by the system and to give it back costs more than to write it.
 ///
-/// Images are not sealed meanwhile. A worker that could open its image for writing could then change it: it needs a cage.
+/// Images are not sealed meanwhile. A worker that could open its image for writing could then change it: it needs a sandbox.
 #[derive(Debug)]
 pub struct KeptMemory(PhantomData<*const ()>);
 

@@ -1,6 +1,6 @@
 //! The driver's end of a worker's pipe: it ends when the worker does.
 //!
-//! A pipe stays open as long as any process has its other end. A worker whose cage lets it start nothing is the only one
+//! A pipe stays open as long as any process has its other end. A worker whose sandbox lets it start nothing is the only one
 //! that has it: there a plain read ends when the worker does, and costs one system call a message instead of two. What
 //! another worker started may live on where no signal of ours reaches it, so whoever waits for that one waits for its
 //! process too.

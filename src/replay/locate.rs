@@ -17,7 +17,7 @@ use super::probe::{Answer, Probe, probe};
 use super::process::{End, run_alone};
 use super::trust::{Distrust, trusted};
 use super::watch::{Limits, Stopped};
-use crate::sandbox::{Cage, CageError, Layer, Missing, Mode, Settings, SpawnError};
+use crate::sandbox::{Layer, Missing, Mode, Sandbox, SandboxError, Settings, SpawnError};
 
 /// The variable that names the worker.
 const WORKER_VARIABLE: &str = "SPANWATCH_WORKER";
@@ -88,7 +88,7 @@ impl fmt::Display for FoundBy {
     }
 }
 
-/// A worker's program, what identifies it, and the cage that it runs in.
+/// A worker's program, what identifies it, and the sandbox that it runs in.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkerProgram {
     /// Where it is.
@@ -100,15 +100,16 @@ pub struct WorkerProgram {
     /// How it was found.
     pub found_by: FoundBy,
     /// What stands between its workers and the machine.
-    pub sandbox: Sandboxed,
-    /// The cage.
+    #[serde(rename = "sandbox")]
+    pub protection: Protection,
+    /// The sandbox.
     #[serde(skip)]
-    pub cage: Arc<Cage>,
+    pub sandbox: Arc<Sandbox>,
 }
 
 /// What stands between a program's workers and the machine, for reports.
 #[derive(Debug, Clone, Serialize)]
-pub struct Sandboxed {
+pub struct Protection {
     /// How much was asked for.
     pub mode: Mode,
     /// The layers that hold.
@@ -167,12 +168,12 @@ pub enum LocateError {
         /// What the system said.
         source: io::Error,
     },
-    /// It does not run in such a cage.
+    /// It does not run in such a sandbox.
     #[error(
         "failed to run {} in the sandbox ({mode}): {reason}; docs/sandbox.md says what each layer needs; \
          with --sandbox off (worker.sandbox) a worker could do all that this user can", path.display()
     )]
-    NoCage {
+    NoSandbox {
         /// The file.
         path: PathBuf,
         /// How much was asked for.
@@ -195,10 +196,10 @@ pub enum LocateError {
 
 impl WorkerProgram {
     /// The workers to use: those that are named, else the nearest one in or above the working directory. Each was tried in
-    /// its cage.
+    /// its sandbox.
     ///
     /// # Errors
-    /// When there is none, one of those named is no worker, the nearest one could be a stranger's, or a cage such as is asked
+    /// When there is none, one of those named is no worker, the nearest one could be a stranger's, or a sandbox such as is asked
     /// for can't be had.
     pub fn find(named: &Named, settings: &Settings, limits: &Limits) -> Result<Vec<Self>, LocateError> {
         let here = std::env::current_dir().unwrap_or_default();
@@ -209,19 +210,20 @@ impl WorkerProgram {
     fn identify(path: &Path, found_by: FoundBy, settings: &Settings, limits: &Limits) -> Result<Self, LocateError> {
         let unusable = |source| LocateError::Unusable { path: path.to_owned(), source };
         let path = path.canonicalize().map_err(unusable)?;
-        let no_cage = |reason: String| LocateError::NoCage { path: path.clone(), mode: settings.mode.label(), reason };
+        let no_sandbox =
+            |reason: String| LocateError::NoSandbox { path: path.clone(), mode: settings.mode.label(), reason };
         let prepare = |settings: &Settings| {
-            Cage::prepare(&path, settings.clone()).map_err(|error| match error {
-                CageError::Program(source) => unusable(source),
-                error @ CageError::Layer { .. } => no_cage(error.to_string()),
+            Sandbox::prepare(&path, settings.clone()).map_err(|error| match error {
+                SandboxError::Program(source) => unusable(source),
+                error @ SandboxError::Layer { .. } => no_sandbox(error.to_string()),
             })
         };
-        let mut cage = prepare(settings)?;
-        let mut tried = version(&cage, limits);
+        let mut sandbox = prepare(settings)?;
+        let mut tried = version(&sandbox, limits);
         // Huge pages want two more files in the worker's root, and a layer is worth more than speed.
         if settings.huge_pages && matches!(&tried, Err(error) if error.layer == Some(Layer::Namespaces)) {
-            cage = prepare(&Settings { huge_pages: false, ..settings.clone() })?;
-            tried = version(&cage, limits);
+            sandbox = prepare(&Settings { huge_pages: false, ..settings.clone() })?;
+            tried = version(&sandbox, limits);
         }
         // Where there are no namespaces to be had, the base stands alone, if that may be.
         if let Err(error) = &tried
@@ -229,34 +231,34 @@ impl WorkerProgram {
             && settings.mode == Mode::Default
         {
             let reason = error.to_string();
-            cage = prepare(settings)?.without_namespaces(reason);
-            tried = version(&cage, limits);
+            sandbox = prepare(settings)?.without_namespaces(reason);
+            tried = version(&sandbox, limits);
         }
         let (said, stopped) = match tried {
             Ok(said) => said,
-            Err(error) if error.layer.is_some() => return Err(no_cage(error.to_string())),
+            Err(error) if error.layer.is_some() => return Err(no_sandbox(error.to_string())),
             Err(error) => return Err(unusable(error.source)),
         };
         if let Some(Stopped::Sandbox(rule)) = stopped {
-            return Err(no_cage(format!("asked for its version (-v) it was killed by {rule}")));
+            return Err(no_sandbox(format!("asked for its version (-v) it was killed by {rule}")));
         }
         let line = said.lines().next().unwrap_or_default().trim();
         if !(line.starts_with("xsnap ") && line.contains("(XS ")) {
             return Err(LocateError::NotAWorker { path, said: said.chars().take(200).collect() });
         }
-        let (probe, uncompared) = facts(&cage, limits).map_err(no_cage)?;
-        let (mode, layers, missing) = (cage.mode(), cage.layers(), cage.missing().to_vec());
-        let sandbox = Sandboxed { mode, layers, missing, probe, uncompared };
-        let sha256 = cage.program().1.to_string();
-        Ok(Self { version: line.to_owned(), path, sha256, found_by, sandbox, cage: Arc::new(cage) })
+        let (probe, uncompared) = facts(&sandbox, limits).map_err(no_sandbox)?;
+        let (mode, layers, missing) = (sandbox.mode(), sandbox.layers(), sandbox.missing().to_vec());
+        let protection = Protection { mode, layers, missing, probe, uncompared };
+        let sha256 = sandbox.program().1.to_string();
+        Ok(Self { version: line.to_owned(), path, sha256, found_by, protection, sandbox: Arc::new(sandbox) })
     }
 }
 
-/// Tries a script in the cage: what it found, and what of that could not be compared with what it should find.
-fn facts(cage: &Cage, limits: &Limits) -> Result<(Option<Probe>, Option<String>), String> {
-    let is_off = cage.mode() == Mode::Off;
-    match probe(cage, limits) {
-        Answer::Found(found) => match found.compare(limits.stack, &cage.time_zone()) {
+/// Tries a script in the sandbox: what it found, and what of that could not be compared with what it should find.
+fn facts(sandbox: &Sandbox, limits: &Limits) -> Result<(Option<Probe>, Option<String>), String> {
+    let is_off = sandbox.mode() == Mode::Off;
+    match probe(sandbox, limits) {
+        Answer::Found(found) => match found.compare(limits.stack, &sandbox.time_zone()) {
             Ok(uncompared) => Ok((Some(found), uncompared)),
             // Without a sandbox there is nothing that could have been taken from it.
             Err(differs) if is_off => Ok((Some(found), Some(differs))),
@@ -308,9 +310,9 @@ fn nearest(here: &Path) -> Option<PathBuf> {
 }
 
 /// What the program prints for `-v`, and why it was stopped if it was.
-fn version(cage: &Cage, limits: &Limits) -> Result<(String, Option<Stopped>), SpawnError> {
+fn version(sandbox: &Sandbox, limits: &Limits) -> Result<(String, Option<Stopped>), SpawnError> {
     let limits = Limits { delivery_max: VERSION_TIME_MAX, ..limits.clone() };
-    let End { said, stopped, .. } = run_alone(cage, &["-v"], &limits)?;
+    let End { said, stopped, .. } = run_alone(sandbox, &["-v"], &limits)?;
     Ok((said, stopped))
 }
 

@@ -15,7 +15,7 @@ use super::watch::Limits;
 use super::worker::{Worker, WorkerError, WorkerStart};
 use super::zone;
 use crate::record::image::Image;
-use crate::sandbox::Cage;
+use crate::sandbox::Sandbox;
 
 /// Reports the greatest depth that the compiler takes, of a function that is never called, to within a 256th (each try takes
 /// many milliseconds, and [`Probe::compare`] asks for no more), and how far the local zone is from UTC in two seasons. Said as a syscall, as a worker has no other way of asking for attention.
@@ -90,9 +90,9 @@ pub(super) enum Answer {
 }
 
 /// Evaluates the script in a new worker, saves its heap and loads that into another.
-pub(super) fn probe(cage: &Cage, limits: &Limits) -> Answer {
+pub(super) fn probe(sandbox: &Sandbox, limits: &Limits) -> Answer {
     let mut found = None;
-    let tried = start(cage, None, limits).and_then(|mut worker| {
+    let tried = start(sandbox, None, limits).and_then(|mut worker| {
         command(&mut worker, SCRIPT.as_bytes(), &mut found)?;
         if found.is_none() {
             return Ok(());
@@ -101,7 +101,7 @@ pub(super) fn probe(cage: &Cage, limits: &Limits) -> Answer {
         command(&mut worker, b"w@7", &mut found)?;
         let image = worker.take_image()?;
         drop(worker);
-        command(&mut start(cage, Some(&image), limits)?, b"R", &mut found)
+        command(&mut start(sandbox, Some(&image), limits)?, b"R", &mut found)
     });
     match (tried, found) {
         (Ok(()), Some(found)) => match serde_json::from_str(&found) {
@@ -113,8 +113,8 @@ pub(super) fn probe(cage: &Cage, limits: &Limits) -> Answer {
     }
 }
 
-fn start(cage: &Cage, image: Option<&Image>, limits: &Limits) -> Result<Worker, WorkerError> {
-    let start = WorkerStart { cage, vat: "probe", is_metered: false, image, limits };
+fn start(sandbox: &Sandbox, image: Option<&Image>, limits: &Limits) -> Result<Worker, WorkerError> {
+    let start = WorkerStart { sandbox, vat: "probe", is_metered: false, image, limits };
     Worker::start(&start).map_err(|error| io::Error::other(error).into())
 }
 

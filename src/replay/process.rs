@@ -1,7 +1,7 @@
 //! The worker's process: its pipes, and how it ends.
 //!
 //! Owns the certainty that no worker outlives the [`Process`] that stands for it. It knows nothing of the protocol, and
-//! nothing of the cage that [`crate::sandbox`] starts it in.
+//! nothing of the sandbox that [`crate::sandbox`] starts it in.
 //!
 //! Descriptors (`@agoric/xsnap/src/xsnap.js`): 0 null, 1 and 2 a pipe that is drained, 3 commands, 4 replies, 5 and 6
 //! null, 7 the snapshot that the worker writes, 8 the one that it reads or null; nothing else is passed on.
@@ -22,7 +22,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_g
 
 use super::watch::{Limits, Stopped, Watch, Watcher};
 use crate::record::image::{IMAGE_BYTES_MAX, Intake};
-use crate::sandbox::{Cage, Inmate, Member, Pipes, Resources, SpawnError};
+use crate::sandbox::{Member, Pipes, Resources, Sandbox, SandboxedProcess, SpawnError};
 
 /// How long a worker that closed its pipe may take to end.
 const END_GRACE: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 /// A worker's process. Ends with this value, with all that it may have started.
 #[derive(Debug)]
 pub struct Process {
-    inmate: Inmate,
+    child: SandboxedProcess,
     /// Set once the process is reaped: from then on its number may be another's.
     status: Option<ExitStatus>,
     watch: Arc<Watch>,
@@ -72,7 +72,7 @@ impl Process {
     /// # Errors
     /// When the system refuses, or the file is no program.
     pub fn start(
-        cage: &Cage,
+        sandbox: &Sandbox,
         arguments: &[impl AsRef<OsStr>],
         ends: &Ends<'_>,
         limits: &Limits,
@@ -87,12 +87,12 @@ impl Process {
             memory: limits.resident_max,
             cpu: limits.span_cpu_max,
         };
-        let mut inmate = cage.spawn(arguments, &pipes, &resources)?;
+        let mut child = sandbox.spawn(arguments, &pipes, &resources)?;
         let watch = Arc::new(Watch::default());
-        let (pid, own_number) = (inmate.pid, inmate.own_number);
-        let (listener, gauges) = (inmate.listener.take(), inmate.gauges.take());
+        let (pid, own_number) = (child.pid, child.own_number);
+        let (listener, gauges) = (child.listener.take(), child.gauges.take());
         let of_watcher = File::from(output.try_clone()?);
-        let mut process = Self { inmate, status: None, watch: Arc::clone(&watch), watcher: None, output };
+        let mut process = Self { child, status: None, watch: Arc::clone(&watch), watcher: None, output };
         let pidfd = process.pidfd()?;
         let limits = limits.clone();
         let watcher = std::thread::Builder::new().name("worker-watch".to_owned()).spawn(move || {
@@ -107,7 +107,7 @@ impl Process {
     /// # Errors
     /// When there are no descriptors left.
     pub fn pidfd(&self) -> io::Result<OwnedFd> {
-        self.inmate.pidfd.try_clone()
+        self.child.pidfd.try_clone()
     }
 
     /// Says that the next delivery begins: its limits count from now.
@@ -134,7 +134,7 @@ impl Process {
     pub fn end(&mut self) -> End {
         let has_ended = self.wait(Some(END_GRACE));
         self.kill();
-        let has_run_out = self.inmate.group.as_ref().is_some_and(Member::has_run_out);
+        let has_run_out = self.child.group.as_ref().is_some_and(Member::has_run_out);
         let run_out = || has_run_out.then(|| Stopped::Limit("its control group ran out of memory".to_owned()));
         End {
             status: self.status.filter(|_| has_ended),
@@ -153,7 +153,7 @@ impl Process {
             }
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
             // An interruption only means to look again.
-            let _ = poll(&mut [PollFd::new(&self.inmate.pidfd, PollFlags::IN)], timeout.as_ref());
+            let _ = poll(&mut [PollFd::new(&self.child.pidfd, PollFlags::IN)], timeout.as_ref());
         }
         true
     }
@@ -161,7 +161,7 @@ impl Process {
     /// Whether the process has ended, without reaping it: until then its number stays its own.
     fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.status.is_some() || matches!(waitid(WaitId::Pid(self.inmate.pid), options), Ok(Some(_)) | Err(_))
+        self.status.is_some() || matches!(waitid(WaitId::Pid(self.child.pid), options), Ok(Some(_)) | Err(_))
     }
 
     /// Kills the process and all that it started, and waits for its end.
@@ -170,13 +170,13 @@ impl Process {
             return;
         }
         // Before it is reaped, the group with its number can be no other's.
-        let _ = kill_process_group(self.inmate.pid, Signal::KILL);
+        let _ = kill_process_group(self.child.pid, Signal::KILL);
         // The watcher ends when the process does. It may kill the group too, so it must be gone first.
         if let Some(watcher) = self.watcher.take() {
             let _ = watcher.join();
         }
         let status = loop {
-            match waitpid(Some(self.inmate.pid), WaitOptions::empty()) {
+            match waitpid(Some(self.child.pid), WaitOptions::empty()) {
                 Err(Errno::INTR) => {}
                 other => break other,
             }
@@ -199,7 +199,7 @@ impl Drop for Process {
 ///
 /// # Errors
 /// When it can't be started.
-pub fn run_alone(cage: &Cage, arguments: &[impl AsRef<OsStr>], limits: &Limits) -> Result<End, SpawnError> {
+pub fn run_alone(sandbox: &Sandbox, arguments: &[impl AsRef<OsStr>], limits: &Limits) -> Result<End, SpawnError> {
     let (commands, _to) = pipe()?;
     let (_from, replies) = pipe()?;
     let (_saved, save) = pipe()?;
@@ -211,7 +211,7 @@ pub fn run_alone(cage: &Cage, arguments: &[impl AsRef<OsStr>], limits: &Limits) 
         save: Some(save.as_fd()),
         load: Some(load.as_fd()),
     };
-    let mut process = Process::start(cage, arguments, &ends, limits)?;
+    let mut process = Process::start(sandbox, arguments, &ends, limits)?;
     process.awaiting(|| process.wait(None));
     Ok(process.end())
 }
@@ -283,14 +283,14 @@ mod tests {
         let (commands, to) = pipe().expect("a pipe");
         let (from, replies) = pipe().expect("a pipe");
         let ends = Ends { commands: commands.as_fd(), replies: replies.as_fd(), save: None, load: None };
-        let process = Process::start(&uncaged("/bin/sh"), &["-c", script], &ends, limits).expect("a shell");
+        let process = Process::start(&unsandboxed("/bin/sh"), &["-c", script], &ends, limits).expect("a shell");
         (process, File::from(from), to)
     }
 
-    /// A shell does what no cage allows.
-    fn uncaged(program: &str) -> Cage {
+    /// A shell does what no sandbox allows.
+    fn unsandboxed(program: &str) -> Sandbox {
         let settings = Settings { mode: Mode::Off, ..Settings::default() };
-        Cage::prepare(Path::new(program), settings).expect("a program")
+        Sandbox::prepare(Path::new(program), settings).expect("a program")
     }
 
     fn output(script: &str) -> (String, End) {
@@ -334,7 +334,7 @@ mod tests {
         file.write_all(b"no program").expect("write");
         let path = file.into_temp_path();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("chmod");
-        let error = Process::start(&uncaged(path.to_str().expect("text")), no_arguments, &ends, &Limits::default());
+        let error = Process::start(&unsandboxed(path.to_str().expect("text")), no_arguments, &ends, &Limits::default());
         let error = error.expect_err("no program");
         assert_eq!(error.source.raw_os_error(), Some(libc::ENOEXEC), "{error}");
     }

@@ -139,7 +139,7 @@ pub fn replay_ahead(span: &Span<'_>, start: &ReplayStart<'_>) -> Replay {
 fn run(span: &Span<'_>, start: &ReplayStart<'_>, is_ahead: bool) -> Replay {
     let mut replay = Replay::default();
     let worker = Worker::start(&WorkerStart {
-        cage: &start.program.cage,
+        sandbox: &start.program.sandbox,
         vat: span.id.vat.as_str(),
         is_metered: start.options.is_metered,
         image: match start.beginning {

@@ -66,9 +66,9 @@ impl Default for Limits {
 pub enum Stopped {
     /// At a limit.
     Limit(String),
-    /// By its cage.
+    /// By its sandbox.
     Sandbox(String),
-    /// It called `abort`, which the cage carries out for it.
+    /// It called `abort`, which the sandbox carries out for it.
     Aborted,
 }
 

@@ -12,7 +12,7 @@ use super::netstring::{NetstringError, NetstringReader, write_netstring};
 use super::process::{Ends, Process, describe, pipe, signal_name};
 use super::watch::{Limits, Stopped};
 use crate::record::image::{IMAGE_BYTES_MAX, Image, ImageError, Intake};
-use crate::sandbox::{Cage, SpawnError};
+use crate::sandbox::{Sandbox, SpawnError};
 
 /// The limit that the kernel gives to the worker of a metered vat, in computrons for each delivery
 /// (`DEFAULT_CRANK_METERING_LIMIT` in `@agoric/xsnap/src/xsnap.js`).
@@ -24,8 +24,8 @@ const IMAGE_PIPE_BYTES: usize = 256 * 1024;
 /// How a worker is started for one span.
 #[derive(Debug)]
 pub struct WorkerStart<'a> {
-    /// The program, in its cage.
-    pub cage: &'a Cage,
+    /// The program, in its sandbox.
+    pub sandbox: &'a Sandbox,
     /// The vat; it shows in a list of processes.
     pub vat: &'a str,
     /// Whether deliveries have a limit.
@@ -69,7 +69,7 @@ pub enum WorkerError {
     Killed(String),
     /// It was stopped at a limit.
     Limit(String),
-    /// Its cage killed it.
+    /// Its sandbox killed it.
     Sandbox(String),
     /// It said something that no worker says.
     Protocol(String),
@@ -130,9 +130,9 @@ impl Worker {
             save: Some(save.as_fd()),
             load: load.as_ref().map(File::as_fd),
         };
-        let process = Process::start(start.cage, &arguments, &ends, start.limits)?;
+        let process = Process::start(start.sandbox, &arguments, &ends, start.limits)?;
         // What the worker could start might keep its pipes open.
-        let ended = || if start.cage.is_solitary() { Ok(None) } else { process.pidfd().map(Some) };
+        let ended = || if start.sandbox.is_solitary() { Ok(None) } else { process.pidfd().map(Some) };
         let commands = Channel::new(commands, ended()?)?;
         let replies = NetstringReader::new(Channel::new(replies, ended()?)?);
         Ok(Self { process, commands, replies, saved: File::from(saved), intake: None })

@@ -1,4 +1,4 @@
-//! The cage, layer by layer: what a new process does between its birth and the first instruction of the worker.
+//! The sandbox, layer by layer: what a new process does between its birth and the first instruction of the worker.
 //!
 //! Runs in a copy of a process with many threads, of which it is the only one: it makes system calls and nothing else.
 //! No memory is allocated, no lock taken, also none of libc's, which a thread may have held that is not here; whatever it
@@ -40,7 +40,7 @@ pub(super) struct Plan<'a> {
     pub(super) filter: Option<&'a Filter>,
     /// What the filter asks of the call that starts the worker.
     pub(super) key: u64,
-    /// The program's memory file; its path if there is no cage.
+    /// The program's memory file; its path if there is no sandbox.
     pub(super) program: Result<RawFd, &'a CStr>,
     /// Each ends with a null pointer.
     pub(super) arguments: &'a [*const libc::c_char],

@@ -1,4 +1,4 @@
-//! The cage that a worker runs in: it can compute, and do nothing else.
+//! The sandbox that a worker runs in: it can compute, and do nothing else.
 //!
 //! A worker runs code that strangers put on a chain, beside a validator's keys. Owns everything between the wish for a
 //! worker and its first instruction. It knows nothing of the worker's protocol, decides no verdict, and never goes on
@@ -33,13 +33,13 @@ pub(crate) use cgroup::Member;
 pub(crate) use files::ZONES;
 pub(crate) use seccomp::{Denied, denied};
 pub use spawn::SpawnError;
-pub(crate) use spawn::{Inmate, Pipes, Resources};
+pub(crate) use spawn::{Pipes, Resources, SandboxedProcess};
 pub(crate) use usage::{Gauges, Usage};
 
 /// The user that workers run as where we are root ourselves: `nobody`, who owns nothing.
 pub const NOBODY: u32 = 65_534;
 
-/// How much of a cage is asked for.
+/// How much of a sandbox is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -125,7 +125,7 @@ impl Layer {
     }
 }
 
-/// What is asked of a cage.
+/// What is asked of a sandbox.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// How much of it.
@@ -142,9 +142,9 @@ pub struct Settings {
     pub huge_pages: bool,
 }
 
-/// Why there is no cage.
+/// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
-pub enum CageError {
+pub enum SandboxError {
     /// The program can't be read.
     #[error("{0}")]
     Program(std::io::Error),
@@ -167,9 +167,9 @@ pub struct Missing {
     pub reason: String,
 }
 
-/// A cage for the workers of one program.
+/// A sandbox for the workers of one program.
 #[derive(Debug)]
-pub struct Cage {
+pub struct Sandbox {
     settings: Settings,
     program: Program,
     files: Files,
@@ -181,23 +181,23 @@ pub struct Cage {
     missing: Vec<Missing>,
 }
 
-impl Cage {
-    /// Prepares the cage that is asked for, with namespaces where not told otherwise. Whether it holds shows when a
+impl Sandbox {
+    /// Prepares the sandbox that is asked for, with namespaces where not told otherwise. Whether it holds shows when a
     /// worker is started in it.
     ///
     /// # Errors
     /// When the program can't be read, or this system can't give a layer that must be there.
-    pub fn prepare(program: &Path, settings: Settings) -> Result<Self, CageError> {
-        let program = Program::load(program).map_err(CageError::Program)?;
+    pub fn prepare(program: &Path, settings: Settings) -> Result<Self, SandboxError> {
+        let program = Program::load(program).map_err(SandboxError::Program)?;
         let is_off = settings.mode == Mode::Off;
         let zone = spawn::time_zone(&settings);
         let files = match settings.mode {
             Mode::Off => Files::default(),
             Mode::Strict | Mode::Default => {
-                Files::of(&program, &zone, settings.huge_pages).map_err(CageError::Program)?
+                Files::of(&program, &zone, settings.huge_pages).map_err(SandboxError::Program)?
             }
         };
-        let layer = |layer| move |reason| CageError::Layer { layer, reason };
+        let layer = |layer| move |reason| SandboxError::Layer { layer, reason };
         let rules = if is_off { None } else { Some(Rules::new(&files).map_err(layer(Layer::Landlock))?) };
         let policy = settings.policy.as_deref().unwrap_or(POLICY);
         let filter = if is_off { None } else { Some(Filter::compile(policy).map_err(layer(Layer::Seccomp))?) };

@@ -1,4 +1,4 @@
-//! Starting a program in its cage: our half of what [`super::enter`] does.
+//! Starting a program in its sandbox: our half of what [`super::enter`] does.
 //!
 //! The new process waits until we have done for it what it cannot do itself: its user in the new namespace, its own
 //! `maps` among the files that it may read, its control group. Then it goes on until it is the worker, or tells which step
@@ -24,7 +24,7 @@ use super::cgroup::Member;
 use super::enter::{self, FIRST_FREE_FD, Mount, Plan, Privileges, Root, Step, TOLD_LISTENER};
 use super::files::{Files, MAPS};
 use super::usage::Gauges;
-use super::{Cage, Layer, Mode, NOBODY, Settings, landlock};
+use super::{Layer, Mode, NOBODY, Sandbox, Settings, landlock};
 use crate::files::temp::{Purpose, TempDir};
 
 /// How long a new process may take until it is the worker.
@@ -66,9 +66,9 @@ pub(crate) struct Resources {
     pub cpu: Duration,
 }
 
-/// A process in a cage. Whoever has it must wait for its end.
+/// A process in a sandbox. Whoever has it must wait for its end.
 #[derive(Debug)]
-pub(crate) struct Inmate {
+pub(crate) struct SandboxedProcess {
     pub pid: Pid,
     /// Its number as it sees it itself.
     pub own_number: u32,
@@ -140,7 +140,7 @@ pub(super) fn time_zone(settings: &Settings) -> OsString {
     zone.filter(|zone| !zone.is_empty()).unwrap_or_else(|| OsString::from("UTC"))
 }
 
-impl Cage {
+impl Sandbox {
     /// Starts the program as a worker.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl Cage {
         arguments: &[impl AsRef<OsStr>],
         pipes: &Pipes<'_>,
         resources: &Resources,
-    ) -> Result<Inmate, SpawnError> {
+    ) -> Result<SandboxedProcess, SpawnError> {
         let mut tries = 0;
         loop {
             match self.try_spawn(arguments, pipes, resources) {
@@ -169,9 +169,9 @@ impl Cage {
         arguments: &[impl AsRef<OsStr>],
         pipes: &Pipes<'_>,
         resources: &Resources,
-    ) -> Result<Inmate, SpawnError> {
-        let is_caged = self.mode() != Mode::Off;
-        let user = (is_caged && can_change_user()).then(|| self.settings.user.unwrap_or(NOBODY));
+    ) -> Result<SandboxedProcess, SpawnError> {
+        let is_sandboxed = self.mode() != Mode::Off;
+        let user = (is_sandboxed && can_change_user()).then(|| self.settings.user.unwrap_or(NOBODY));
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty())?;
         let (ours, low) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let theirs = out_of_the_way(low.as_fd())?;
@@ -219,11 +219,11 @@ impl Cage {
             limits: &limits,
             directory: directory.as_raw_fd(),
             root: root.as_ref(),
-            privileges: is_caged.then_some(Privileges { user }),
+            privileges: is_sandboxed.then_some(Privileges { user }),
             ruleset: ruleset.as_ref().map(|(_, descriptor)| descriptor.as_raw_fd()),
             filter: filter.as_ref(),
             key,
-            program: if is_caged { Ok(program.as_raw_fd()) } else { Err(&path) },
+            program: if is_sandboxed { Ok(program.as_raw_fd()) } else { Err(&path) },
             arguments: &argument_list,
             environment: &environment,
         };
@@ -259,7 +259,7 @@ impl Cage {
         newborn.0 = None;
         // The first process of a namespace has the number 1 there.
         let own_number = if root.is_some() { 1 } else { pid.as_raw_nonzero().get().unsigned_abs() };
-        Ok(Inmate { pid, own_number, pidfd, listener, gauges: Some(gauges), group, _maps: maps })
+        Ok(SandboxedProcess { pid, own_number, pidfd, listener, gauges: Some(gauges), group, _maps: maps })
     }
 }
 
@@ -451,7 +451,7 @@ fn root_of(files: &Files) -> io::Result<Root> {
     Ok(Root { directories, mounts })
 }
 
-impl AsFd for Inmate {
+impl AsFd for SandboxedProcess {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }

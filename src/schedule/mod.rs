@@ -173,8 +173,8 @@ pub fn run(
             let core = if jobs.get() <= cores.len() { cores.get(job).copied() } else { None };
             scope.spawn(move || {
                 pin(core);
-                let is_caged = context.programs.iter().all(|program| program.cage.is_solitary());
-                let _kept = is_caged.then(keep_memory);
+                let is_sandboxed = context.programs.iter().all(|program| program.sandbox.is_solitary());
+                let _kept = is_sandboxed.then(keep_memory);
                 // The worker goes on until it has nothing more to do, instead of making room for us at each syscall.
                 let _ = batch_scheduling();
                 loop {

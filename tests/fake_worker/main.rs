@@ -3,8 +3,8 @@
 //! For faults that a real worker cannot be brought to. A directive takes effect in the second message of a span, or
 //! where its name says. With `-printing` behind it (`fake.hang-printing`) it prints before each syscall.
 //!
-//! It has no Rust runtime, as that makes system calls at its start which no worker makes, and for which the cage would kill
-//! it. Some directives need more than the cage allows: they are for runs without one.
+//! It has no Rust runtime, as that makes system calls at its start which no worker makes, and for which the sandbox would kill
+//! it. Some directives need more than the sandbox allows: they are for runs without one.
 
 #![no_main]
 #![expect(clippy::expect_used, reason = "whatever goes wrong here ends the worker, as it should")]

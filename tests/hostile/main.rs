@@ -1,4 +1,4 @@
-//! A program that tries, in the cage and in place of a worker, what no worker should be able to do: one thing a run.
+//! A program that tries, in the sandbox and in place of a worker, what no worker should be able to do: one thing a run.
 //!
 //! `hostile-worker ATTEMPT SECRET PARENT` prints what came of it: `DONE` or why not. Under a name such as `hostile.fork` it
 //! speaks as much of the worker's protocol as it takes to be given a bundle, and makes its attempt then.

@@ -70,9 +70,9 @@ fn verify(synthetic: &Synthetic, directive: &str, more: &[&str]) -> Run {
     spanwatch(&[&arguments[..], more].concat())
 }
 
-/// What ends otherwise in the cage, of those in the table; the others get the same verdict with and without it. Most of these
+/// What ends otherwise in the sandbox, of those in the table; the others get the same verdict with and without it. Most of these
 /// take a system call that no worker makes.
-const IN_THE_CAGE: &[(&str, &str)] = &[
+const IN_THE_SANDBOX: &[(&str, &str)] = &[
     ("signal-9", "failed/sandbox"),
     ("signal-15", "failed/sandbox"),
     ("signal-11", "failed/sandbox"),
@@ -94,12 +94,12 @@ fn every_fault_gets_its_verdict() {
 }
 
 #[test]
-fn every_fault_gets_its_verdict_in_the_cage() {
+fn every_fault_gets_its_verdict_in_the_sandbox() {
     let (synthetic, mut wrong) = (synthetic::database(), Vec::new());
     for (directive, verdict) in TABLE {
-        // It writes a file, which nothing in a cage can.
+        // It writes a file, which nothing in a sandbox can.
         if !directive.ends_with("-once") {
-            let other = IN_THE_CAGE.iter().find(|(other, _)| other == directive);
+            let other = IN_THE_SANDBOX.iter().find(|(other, _)| other == directive);
             let verdict = other.map_or(*verdict, |(_, verdict)| verdict);
             check(&synthetic, directive, verdict, "default", &mut wrong);
         }

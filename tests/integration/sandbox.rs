@@ -1,4 +1,4 @@
-//! What a worker can do in its cage, tried by programs that want to; and that a real worker misses nothing there.
+//! What a worker can do in its sandbox, tried by programs that want to; and that a real worker misses nothing there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use seccompiler::{
 };
 use serde_json::Value;
 use spanwatch::replay::{Limits, Named, Stopped, WorkerProgram, run_alone};
-use spanwatch::sandbox::{Cage, Layer, Mode, POLICY, Settings};
+use spanwatch::sandbox::{Layer, Mode, POLICY, Sandbox, Settings};
 
 use crate::lab::{lab, real_worker};
 use crate::run::{Run, example, run, spanwatch, text};
@@ -26,7 +26,7 @@ use crate::synthetic;
 const EVERYTHING: &str = r#"{"worker":{"mismatch_action":"allow","match_action":"kill_process","filter":[
     {"syscall":"acct","comment":"one that nobody tries: the form wants a rule"}]}}"#;
 
-/// What is there to be harmed: everything that an attempt asks for is there, and open to anybody but for the cage.
+/// What is there to be harmed: everything that an attempt asks for is there, and open to anybody but for the sandbox.
 struct Victim {
     dir: tempfile::TempDir,
     secret: PathBuf,
@@ -52,7 +52,7 @@ fn victim() -> Victim {
 }
 
 /// What comes of an attempt.
-fn attempt(cage: &Cage, name: &str, secret: &Path) -> String {
+fn attempt(sandbox: &Sandbox, name: &str, secret: &Path) -> String {
     let limits = Limits {
         stall_max: Duration::from_secs(1),
         delivery_cpu_max: Duration::from_secs(1),
@@ -61,7 +61,7 @@ fn attempt(cage: &Cage, name: &str, secret: &Path) -> String {
         ..Limits::default()
     };
     let parent = std::process::id().to_string();
-    let end = run_alone(cage, &[name, secret.to_str().expect("text"), &parent], &limits).expect("it starts");
+    let end = run_alone(sandbox, &[name, secret.to_str().expect("text"), &parent], &limits).expect("it starts");
     match end.stopped {
         Some(Stopped::Sandbox(rule)) => {
             rule.rsplit_once("system call ").map_or(rule.clone(), |(_, call)| format!("seccomp: {call}"))
@@ -84,8 +84,8 @@ fn attempt(cage: &Cage, name: &str, secret: &Path) -> String {
     }
 }
 
-fn cage(settings: Settings) -> Cage {
-    Cage::prepare(&example("hostile-worker"), settings).expect("a cage")
+fn sandbox(settings: Settings) -> Sandbox {
+    Sandbox::prepare(&example("hostile-worker"), settings).expect("a sandbox")
 }
 
 /// An attempt; what stops it in the base; and what the other layers make of it where seccomp allows everything: in the base,
@@ -174,9 +174,10 @@ const TABLE: &[(&str, &str, [&str; 2])] = &[
 fn nothing_that_is_tried_is_done() {
     let Victim { dir: _dir, secret, _listeners } = victim();
     let settings = |policy: Option<&str>| Settings { policy: policy.map(str::to_owned), ..Settings::default() };
-    let base = cage(settings(None)).without_namespaces(String::new());
-    let with_namespaces = cage(settings(None));
-    let others = [cage(settings(Some(EVERYTHING))).without_namespaces(String::new()), cage(settings(Some(EVERYTHING)))];
+    let base = sandbox(settings(None)).without_namespaces(String::new());
+    let with_namespaces = sandbox(settings(None));
+    let others =
+        [sandbox(settings(Some(EVERYTHING))).without_namespaces(String::new()), sandbox(settings(Some(EVERYTHING)))];
     let mut wrong = Vec::new();
     let mut check = |name: &str, place: &str, came: &str, expected: &str| {
         println!("{name:26} {place:26} {came}");
@@ -191,11 +192,11 @@ fn nothing_that_is_tried_is_done() {
             stopped.starts_with("seccomp") || without_seccomp[1].is_empty() || without_seccomp[1] == "SIGSEGV";
         let expected = if is_call { stopped } else { &without_seccomp[1] };
         check(name, "with namespaces", &attempt(&with_namespaces, name, &secret), expected);
-        for (cage, (place, expected)) in
+        for (sandbox, (place, expected)) in
             others.iter().zip(["base without seccomp", "all but seccomp"].into_iter().zip(without_seccomp))
         {
             if !expected.is_empty() {
-                check(name, place, &attempt(cage, name, &secret), expected);
+                check(name, place, &attempt(sandbox, name, &secret), expected);
             }
         }
     }
@@ -210,7 +211,7 @@ fn nothing_that_is_tried_is_done() {
 
 /// Each attempt as the verdict of a span that a hostile worker replays.
 #[test]
-fn what_the_cage_kills_is_never_a_divergence() {
+fn what_the_sandbox_kills_is_never_a_divergence() {
     let synthetic = synthetic::database();
     let mut wrong = Vec::new();
     for (name, stopped, _) in TABLE {
@@ -249,16 +250,16 @@ fn what_the_cage_kills_is_never_a_divergence() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A worker in its cage, as the system sees it.
+/// A worker in its sandbox, as the system sees it.
 #[test]
-fn a_caged_process_has_nothing() {
-    for (cage, has_namespaces) in
-        [(cage(Settings::default()), true), (cage(Settings::default()).without_namespaces(String::new()), false)]
+fn a_sandboxed_process_has_nothing() {
+    for (sandbox, has_namespaces) in
+        [(sandbox(Settings::default()), true), (sandbox(Settings::default()).without_namespaces(String::new()), false)]
     {
         let limits = Limits { stall_max: Duration::from_secs(5), ..Limits::default() };
         std::thread::scope(|scope| {
             let running =
-                scope.spawn(|| run_alone(&cage, &["exhaust-patience", "/", "1"], &limits).expect("it starts"));
+                scope.spawn(|| run_alone(&sandbox, &["exhaust-patience", "/", "1"], &limits).expect("it starts"));
             let pid = wait_for_child("exhaust-patience");
             let status = status(pid);
             for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
@@ -385,7 +386,7 @@ fn what_vats_can_see_of_the_machine_is_the_same_in_every_mode() {
                 let settings = Settings { mode, time_zone: Some(zone.into()), ..Settings::default() };
                 let mut found =
                     WorkerProgram::find(&Named::by_option(&[real_worker()]), &settings, &limits).expect("a worker");
-                found.remove(0).sandbox.probe.expect("an engine")
+                found.remove(0).protection.probe.expect("an engine")
             });
             for probe in &probes {
                 assert_eq!(probe.compare(limits.stack, zone.as_ref()), Ok(None));
@@ -519,7 +520,7 @@ fn a_real_worker_misses_nothing_whoever_runs_it() {
 }
 
 #[test]
-fn all_of_the_lab_is_verified_in_the_strictest_cage() {
+fn all_of_the_lab_is_verified_in_the_strictest_sandbox() {
     let lab = lab("everything");
     let closed = lab.count("SELECT count(*) FROM transcriptSpans WHERE isCurrent IS NULL");
     let worker = real_worker();

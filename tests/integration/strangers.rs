@@ -110,8 +110,8 @@ impl Stage {
     fn a_named_one_runs(&self, db: &Path) {
         let db = ["doctor", text(db), "--worker", text(&self.path("hostile.mark"))].map(str::to_owned);
         let arguments: Vec<&str> = db.iter().map(String::as_str).collect();
-        let caged = self.spanwatch(Path::new("/"), &arguments);
-        assert!(caged.out.contains("XS hostile"), "{}{}", caged.out, caged.err);
+        let sandboxed = self.spanwatch(Path::new("/"), &arguments);
+        assert!(sandboxed.out.contains("XS hostile"), "{}{}", sandboxed.out, sandboxed.err);
         assert!(!self.mark().exists(), "it made a file from within the sandbox");
         let run = self.spanwatch(Path::new("/"), &[&arguments[..], &["--sandbox", "off"]].concat());
         assert!(self.mark().exists(), "{}{}", run.out, run.err);

@@ -66,7 +66,7 @@ pub struct Worker {
     pub stack: u64,
     /// Bytes.
     pub memory_max: u64,
-    /// How much of a cage.
+    /// How much of a sandbox.
     pub sandbox: Mode,
     /// Whom workers run as where we are root.
     pub user: u32,

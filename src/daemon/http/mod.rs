@@ -124,7 +124,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCod
                 "node": shared.view(),
                 "worker": &shared.programs[0],
                 "sandbox_layers": shared.sandbox_layers(),
-                "sandbox_missing": shared.programs[0].sandbox.missing,
+                "sandbox_missing": shared.programs[0].protection.missing,
                 "paused": shared.pauses(),
                 "running": shared.running(),
                 "backlog": {
