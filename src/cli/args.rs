@@ -139,6 +139,11 @@ pub(super) struct Given<T> {
 }
 
 impl<T> Given<T> {
+    /// A value that was not written.
+    pub(super) fn of(value: T) -> Self {
+        Self { value, bare: None }
+    }
+
     /// Warns of a number without a unit.
     pub(super) fn warn(&self, flag: &str) {
         if let Some(written) = &self.bare {

@@ -3,6 +3,7 @@
 mod args;
 mod audit;
 mod bisect;
+mod chain;
 mod doctor;
 mod evidence;
 mod explain;
@@ -182,6 +183,8 @@ enum CliError {
     Export(#[from] ExportError),
     #[error("the record names no bundle {id}, so it can't be replaced: {why}")]
     NoSuchBundle { id: String, why: String },
+    #[error("--chain follows one vat, and {count} are named: give --vat once")]
+    NotOneVat { count: usize },
     #[error("two workers are to be compared, and there are {count}: give --worker twice")]
     NotTwoWorkers { count: usize },
     #[error("failed to write {what} to {}: {source}", path.display())]
@@ -232,7 +235,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::tell(&args),
         Command::Report(args) => explain::page(&args),
         Command::Export(args) => export::run(&args),
-        Command::Bisect(args) => bisect::run(&args),
+        Command::Bisect(args) => bisect::run(*args, wishes),
         Command::Evidence(args) => evidence::run(&args),
         Command::Spans(args) => spans::run(args),
         Command::Snapshot(args) => snapshot::run(&args),
@@ -246,7 +249,8 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             tell(&error);
-            let exit = if matches!(error, CliError::Config(_)) { Exit::BadUsage } else { Exit::CouldNotRun };
+            let is_usage = matches!(error, CliError::Config(_) | CliError::NotOneVat { .. });
+            let exit = if is_usage { Exit::BadUsage } else { Exit::CouldNotRun };
             ExitCode::from(exit as u8)
         }
     }

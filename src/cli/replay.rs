@@ -11,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::args::{Format, RepeatArgs, WorkerArgs};
+use super::verify::write_summary;
 use super::{CliError, Exit};
 use crate::audit::Contradictions;
 use crate::evidence::{Case, Replacement, column, worker_facts};
@@ -18,6 +19,7 @@ use crate::judge::heaps;
 use crate::judge::{Court, House, Judged, judge};
 use crate::record::image::Image;
 use crate::replay::{FoundBy, ReplayStart, WorkerProgram};
+use crate::report::compared::Compared;
 use crate::report::{Totals, json, text};
 use crate::schedule::SpanReport;
 use crate::transcript::Position;
@@ -80,6 +82,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
     let court = Court { repeats: args.repeat.repeats, house: &house };
     let mut out = visible::stdout();
     let mut totals = Totals::default();
+    let mut compared = Compared::of(programs.len());
     let mut columns = Vec::new();
     tell_workers(&case, &programs, args.format, &mut out)?;
     for (worker, program) in programs.iter().enumerate() {
@@ -90,6 +93,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
         columns.push(column(&judged.verdict, worker_facts(program, &limits)));
         let report = report(&case, worker, judged, started.elapsed());
         totals.add(&report);
+        compared.add(&report);
         match args.format {
             Format::Text => out.write_lines(&text::span(&report, programs.len()))?,
             Format::Json => writeln!(out, "{}", json::span(&report))?,
@@ -98,11 +102,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
             what_if(&report, &span, &replacements, worker, args.format, &mut out)?;
         }
     }
-    let summary = match args.format {
-        Format::Text => text::summary(&totals, began.elapsed()),
-        Format::Json => json::summary(&totals, &programs, began.elapsed()),
-    };
-    out.write_lines(&summary)?;
+    write_summary(&mut out, args.format, &totals, &compared, &programs, began.elapsed())?;
     if replacements.is_empty()
         && let Err(error) = case.note_workers(&columns)
     {

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{DbArgs, Format, Given, RepeatArgs, SelectionArgs, WorkerArgs, default_jobs, parse_evidence_max};
-use super::{CliError, Exit};
+use super::{CliError, Exit, chain};
 use crate::evidence::{EvidenceError, Keeper, WorkerColumn, column, note_workers, worker_facts};
 use crate::history::History;
 use crate::judge::{Court, House};
@@ -19,7 +19,9 @@ use crate::kernel_db::Access;
 use crate::log::Wishes;
 use crate::plan::plan;
 use crate::record::captures::Captures;
-use crate::report::{Totals, history, json, text};
+use crate::replay::WorkerProgram;
+use crate::report::compared::Compared;
+use crate::report::{self, Totals, history, json, text};
 use crate::schedule::{self, Context, SpanReport};
 use crate::transcript::SpanId;
 use crate::visible::{self, Out};
@@ -39,6 +41,19 @@ pub(super) struct VerifyArgs {
     /// How many spans are replayed at once [default: one a processor; beside a running node half as many]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    /// Replay the spans of one vat in a chain, each from the image that the replay of the span before gave, up to the first that
+    /// differs from the record
+    #[arg(long, requires = "vats", conflicts_with = "jobs")]
+    chain: bool,
+}
+
+impl VerifyArgs {
+    /// As `bisect --chain` of earlier versions.
+    pub(super) fn chain(db: DbArgs, vat: String, worker: WorkerArgs) -> Self {
+        let selection = SelectionArgs { vats: vec![vat], positions: None, incarnation: None };
+        let evidence = EvidenceArgs { dir: None, max: Given::of(0) };
+        Self { db, selection, worker, repeat: RepeatArgs { repeats: 1 }, evidence, jobs: None, chain: true }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +78,9 @@ pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
     let began = Instant::now();
     let (db, archives, mut survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
+    if args.chain && selection.vats.len() != 1 {
+        return Err(CliError::NotOneVat { count: selection.vats.len() });
+    }
     let programs = args.worker.find(&db)?;
     let jobs = match db.access()? {
         Access::Live => beside_a_node(args.jobs),
@@ -87,14 +105,26 @@ pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
         evidence: keeper.as_ref(),
     };
 
+    let is_sound = survey.faults.is_empty() && survey.history.is_whole();
+    let mut out = visible::stdout();
+    if args.db.format == Format::Json {
+        writeln!(out, "{}", json::line(&report::plan::Plan::of(&units, &survey, &selection, programs.len())))?;
+        out.flush()?;
+    }
+    if args.chain {
+        let totals = chain::run(&context, units, args.db.format)?;
+        write_history(&mut out, args.db.format, &survey.history)?;
+        return Ok(exit(&totals, is_sound));
+    }
     let spans: usize = units.iter().map(Vec::len).sum::<usize>() * programs.len();
     let bar = progress_bar(spans as u64, wishes);
     let mut totals = Totals::default();
+    let mut compared = Compared::of(programs.len());
     let mut columns = Columns::default();
     let mut written = Ok(());
-    let mut out = visible::stdout();
     schedule::run(&context, &units, jobs, |report| {
         totals.add(report);
+        compared.add(report);
         columns.add(report, &context);
         let line = match args.db.format {
             Format::Text => text::span(report, programs.len()),
@@ -113,12 +143,37 @@ pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
     }
     written?;
     write_history(&mut out, args.db.format, &survey.history)?;
-    let summary = match args.db.format {
-        Format::Text => text::summary(&totals, began.elapsed()),
-        Format::Json => json::summary(&totals, &programs, began.elapsed()),
-    };
-    out.write_lines(&summary)?;
-    Ok(exit(&totals, survey.faults.is_empty() && survey.history.is_whole()))
+    if args.db.format == Format::Text && units.is_empty() {
+        let open: Vec<_> = report::plan::open(&survey, &selection).collect();
+        out.write_lines(&text::nothing_matches(&open))?;
+    } else {
+        write_summary(&mut out, args.db.format, &totals, &compared, &programs, began.elapsed())?;
+    }
+    Ok(exit(&totals, is_sound))
+}
+
+/// The end of the output: the totals, and what sets the workers apart where there are several.
+pub(super) fn write_summary(
+    out: &mut Out<impl Write>,
+    format: Format,
+    totals: &Totals,
+    compared: &Compared,
+    programs: &[WorkerProgram],
+    took: Duration,
+) -> io::Result<()> {
+    match format {
+        Format::Text => {
+            let of_workers = compared.text(programs);
+            if !of_workers.is_empty() {
+                out.write_lines(&of_workers)?;
+            }
+            out.write_lines(&text::summary(totals, took))
+        }
+        Format::Json => {
+            compared.json_lines().try_for_each(|line| writeln!(out, "{line}"))?;
+            writeln!(out, "{}", json::summary(totals, programs, compared, took))
+        }
+    }
 }
 
 /// Where the histories break, also where no closed span is concerned.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::compared::{Compared, WorkerTotals};
 use super::{Totals, reason_label};
 use crate::audit::Contradiction;
 use crate::replay::WorkerProgram;
@@ -78,6 +79,8 @@ struct SummaryLine<'a> {
     syscalls: u64,
     snapshot_hashes: u64,
     contradictions: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    by_worker: Vec<WorkerTotals<'a>>,
     seconds: f64,
 }
 
@@ -158,18 +161,19 @@ fn is_zero(number: &u64) -> bool {
 
 /// The last line.
 #[must_use]
-pub fn summary(totals: &Totals, workers: &[WorkerProgram], took: Duration) -> String {
+pub fn summary(totals: &Totals, workers: &[WorkerProgram], compared: &Compared, took: Duration) -> String {
     line(&SummaryLine {
         r#type: "summary",
         spanwatch: env!("CARGO_PKG_VERSION"),
         workers,
-        spans: Verdict::LABELS.iter().map(|label| (*label, totals.count(label))).collect(),
+        spans: totals.by_verdict(),
         reasons: &totals.reasons,
         on_the_way: totals.on_the_way,
         deliveries: totals.deliveries,
         syscalls: totals.syscalls,
         snapshot_hashes: totals.hashes,
         contradictions: totals.contradictions,
+        by_worker: compared.by_worker(),
         seconds: seconds(took),
     })
 }

@@ -1,8 +1,10 @@
 //! How results are told: a line a span for people ([`text`]), an object a line for programs ([`json`]), and where a
 //! vat's rows contradict one another ([`history`]).
 
+pub mod compared;
 pub mod history;
 pub mod json;
+pub mod plan;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -45,6 +47,12 @@ impl Totals {
         self.syscalls += report.syscalls;
         self.hashes += u64::from(report.is_hash_compared);
         self.contradictions += report.contradictions.total;
+    }
+
+    /// The number of spans of each label, those without a span too.
+    #[must_use]
+    pub fn by_verdict(&self) -> BTreeMap<&'static str, u64> {
+        Verdict::LABELS.iter().map(|label| (*label, self.count(label))).collect()
     }
 
     /// Spans with a verdict of this label.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::Totals;
+use crate::kernel_db::SpanRow;
 use crate::schedule::SpanReport;
 use crate::verdict::{Divergence, Outcome, Repeat, Verdict};
 use crate::visible::Lines;
@@ -151,15 +152,49 @@ fn base(report: &SpanReport) -> String {
 #[must_use]
 pub fn summary(totals: &Totals, took: Duration) -> String {
     let applicable: u64 = Verdict::LABELS[..6].iter().map(|label| totals.count(label)).sum();
-    let mut text = format!(
-        "{} of {} verified: {}, {}, {} compared in {:.1} s",
-        totals.count("verified"),
-        plural(applicable, "span", "spans"),
+    let compared = format!(
+        "{}, {}, {} compared in {:.1} s",
         plural(totals.deliveries, "delivery", "deliveries"),
         plural(totals.syscalls, "syscall", "syscalls"),
         plural(totals.hashes, "snapshot hash", "snapshot hashes"),
         took.as_secs_f64()
     );
+    let mut text = format!(
+        "{} of {} verified: {compared}{}",
+        totals.count("verified"),
+        plural(applicable, "span", "spans"),
+        others(totals)
+    );
+    if totals.on_the_way > 0 {
+        let _ = write!(text, "; {} of them only on the way to those asked for", totals.on_the_way);
+    }
+    if !totals.reasons.is_empty() {
+        // The labels are ours.
+        let reasons: Vec<String> = totals.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let _ = write!(text, "\nreasons: {}", reasons.join(", "));
+    }
+    text
+}
+
+/// The summary where no closed span was asked for, with the spans that are open.
+#[must_use]
+pub fn nothing_matches(open: &[&SpanRow]) -> String {
+    let bounds = |row: &&SpanRow| format!("[{}, {})", row.id.start, row.id.end);
+    match open {
+        [] => "no closed span matches".to_owned(),
+        [row] => format!("no closed span matches; {} of {} is still open", bounds(row), row.id.vat),
+        rows => format!("no closed span matches; {} spans are still open", rows.len()),
+    }
+}
+
+/// The verdicts of some spans, in short.
+pub(super) fn counts(totals: &Totals) -> String {
+    let applicable: u64 = Verdict::LABELS[..6].iter().map(|label| totals.count(label)).sum();
+    format!("{} of {} verified{}", totals.count("verified"), plural(applicable, "span", "spans"), others(totals))
+}
+
+fn others(totals: &Totals) -> String {
+    let mut text = String::new();
     for label in ["partial", "diverged", "contradicted", "unverifiable", "failed"] {
         let count = totals.count(label);
         if count > 0 {
@@ -168,14 +203,6 @@ pub fn summary(totals: &Totals, took: Duration) -> String {
     }
     if totals.count("not_applicable") > 0 {
         let _ = write!(text, "; {} with nothing to replay", totals.count("not_applicable"));
-    }
-    if totals.on_the_way > 0 {
-        let _ = write!(text, "; {} of them only on the way to those asked for", totals.on_the_way);
-    }
-    if !totals.reasons.is_empty() {
-        // The labels are ours.
-        let reasons: Vec<String> = totals.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        let _ = write!(text, "\nreasons: {}", reasons.join(", "));
     }
     text
 }

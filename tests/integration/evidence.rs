@@ -286,8 +286,8 @@ fn the_compilers_fault_is_narrowed_down_to_its_delivery() {
     assert_eq!(same.code, 0, "{}{}", same.out, same.err);
 
     // Against the record: the first span of a chain that differs.
-    let chain = ["bisect", "--chain", text(&lab.file), "--vat", "products", "--worker", text(&odd), "--format", "json"];
-    let run = spanwatch(&chain);
+    let chain = ["verify", text(&lab.file), "--chain", "--vat", "products", "--worker", text(&odd), "--format", "json"];
+    let run = spanwatch(&[&chain[..], &["--repeats", "1"]].concat());
     assert_eq!(run.code, 3, "{}{}", run.out, run.err);
     assert_eq!(run.lines("chain")[0]["first"], json!([found.line["start"], found.line["end"]]));
 }

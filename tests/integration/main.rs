@@ -26,6 +26,7 @@
 //! | `own` | what spanwatch writes is its own: permissions, owners, links, temporary directories | the daemon and the commands |
 //! | `rows` | old rows that change, and breaks in histories, raise an alarm of their own; what a node does never raises one | a stand-in for a node, the lab's databases, a live kernel |
 //! | `arguments` | flags, exit codes, variables and the log do as other programs' do | the program itself, and the daemon |
+//! | `compared` | a plan comes before the spans, and several workers are compared | a fake worker and a database written for it |
 //! | `tidy` | a test that the documentation names is there | `docs/threats.md` |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
@@ -39,6 +40,7 @@ mod bad_input;
 mod bench;
 mod beside;
 mod browser;
+mod compared;
 mod daemon;
 mod earlier;
 mod edits;

@@ -200,9 +200,9 @@ fn a_worker_beside_a_database_never_runs() {
             stage.no_worker(here, &["verify", text(&db)], says);
             stage.no_worker(here, &["verify", text(db.parent().expect("a directory"))], says);
             stage.no_worker(here, &["doctor", text(&db)], says);
-            stage.no_worker(here, &["bisect", "--chain", text(&db), "--vat", "v1"], says);
+            stage.no_worker(here, &["verify", text(&db), "--vat", "v1", "--chain"], says);
             for mode in ["worker.sandbox=default", "worker.sandbox=off"] {
-                let run = ["run", "--db", text(&db), "--state-dir", text(&state), "--listen", "", "--set", mode];
+                let run = ["run", text(&db), "--state-dir", text(&state), "--listen", "", "--set", mode];
                 stage.no_worker(here, &run, says);
             }
         }
