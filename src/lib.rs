@@ -42,6 +42,7 @@ pub mod span;
 pub mod report;
 pub mod schedule;
 pub mod verdict;
+pub mod verify;
 
 pub mod audit;
 pub mod evidence;

@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::history::{Break, Facts, First, History, Last, Link, OpenItems, Standing, Worker};
 use crate::kernel_db::{DbError, Edges, KernelDb, Reader, SnapshotRow, SpanRow, VatLists, VatOptions, WorkerType};
-use crate::record::archives::Archives;
-use crate::record::captures::Captures;
-use crate::record::image::Image;
+use crate::record::{Image, ItemsAt, Origin, Record};
+use crate::span::{BaseKind, SpanBegins, SpanEnds};
 use crate::transcript::{Hash256, Position, VatId};
 
 /// How many spans' items are looked at in one read: on a node that keeps all of them each takes a while.
@@ -205,46 +204,18 @@ impl Selection {
     }
 }
 
-/// How a span begins, as far as rows tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begins {
-    /// With `initialize-worker`: the first span of an incarnation.
-    Initialize,
-    /// With `load-snapshot`.
-    Load,
-    /// The rows before it are missing.
-    Unknown,
-}
-
-/// Where a span's items are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ItemsAt {
-    /// In the database, all or (if no archive has them) some of them.
-    Database,
-    /// In a file of the transcript archive.
-    Archive,
-    /// Among our own copies, up to a position (one past the last), which may be before the span's end.
-    Captured(Position),
-    /// Pruned.
-    Nowhere,
-}
-
 /// What a span's worker starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
     /// Nothing: it is given its bundles.
     Blank,
-    /// An image that the node or its archive has kept.
+    /// The recorded image, which a source of the record has.
     Recorded {
-        /// The database has it.
-        in_database: bool,
-        /// The snapshot archive has it.
-        in_archive: bool,
-        /// It is among our own copies.
-        is_captured: bool,
+        /// The first source that has it.
+        at: Origin,
         /// The hash in the row of `snapshots`, if there is one.
         row_hash: Option<Hash256>,
-        /// The size in that row.
+        /// The size in that row, in bytes.
         row_bytes: Option<u64>,
     },
     /// The image that a replay of the span before it gives.
@@ -254,15 +225,15 @@ pub enum Base {
 }
 
 impl Base {
-    /// One word.
+    /// Its kind.
     #[must_use]
-    pub fn label(&self) -> &'static str {
+    pub fn kind(&self) -> BaseKind {
         match self {
-            Self::Blank => "blank",
-            Self::Recorded { in_database: false, in_archive: false, .. } => "captured",
-            Self::Recorded { .. } => "recorded",
-            Self::Chained => "chained",
-            Self::Gone(_) => "missing",
+            Self::Blank => BaseKind::Blank,
+            Self::Recorded { at: Origin::Captures, .. } => BaseKind::Captured,
+            Self::Recorded { .. } => BaseKind::Recorded,
+            Self::Chained => BaseKind::Chained,
+            Self::Gone(_) => BaseKind::Missing,
         }
     }
 }
@@ -274,10 +245,10 @@ pub struct PlannedSpan {
     pub row: SpanRow,
     /// How many of its items the database has.
     pub items_present: u64,
-    /// How it begins.
-    pub begins: Begins,
+    /// How it begins, where rows tell.
+    pub begins: Option<SpanBegins>,
     /// How it ends, where rows tell.
-    pub ends: Option<&'static str>,
+    pub ends: Option<SpanEnds>,
     /// Where its items are.
     pub items: ItemsAt,
     /// What its worker starts from.
@@ -324,7 +295,7 @@ pub type Unit = Vec<PlannedSpan>;
 
 /// Plans the replay of all closed spans that are asked for.
 #[must_use]
-pub fn plan(survey: &Survey, archives: &Archives, captures: &Captures, selection: &Selection) -> Vec<Unit> {
+pub fn plan(survey: &Survey, record: &Record, selection: &Selection) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
     for (index, (row, items_present)) in survey.spans.iter().enumerate() {
         if row.is_current {
@@ -333,15 +304,15 @@ pub fn plan(survey: &Survey, archives: &Archives, captures: &Captures, selection
         let before = index.checked_sub(1).map(|index| &survey.spans[index].0).filter(|before| follows(before, row));
         let after = survey.spans.get(index + 1).map(|(after, _)| after).filter(|after| follows(row, after));
         let begins = begins(survey, row, before);
-        let items = items_at(archives, captures, row, *items_present);
-        let saved = before.filter(|_| begins == Begins::Load).zip(index.checked_sub(1));
+        let items = record.items_at(&row.id, *items_present);
+        let saved = before.filter(|_| begins == Some(SpanBegins::LoadSnapshot)).zip(index.checked_sub(1));
         let before = saved.map(|(before, at)| SpanBefore {
             row: before.clone(),
-            items: items_at(archives, captures, before, survey.spans[at].1),
+            items: record.items_at(&before.id, survey.spans[at].1),
             is_asked: selection.has(survey, before),
         });
         let last = units.last().and_then(|unit| unit.last());
-        let base = base(survey, archives, captures, row, begins, last.filter(|last| follows(&last.row, row)));
+        let base = base(survey, record, row, begins, last.filter(|last| follows(&last.row, row)));
         let planned = PlannedSpan {
             ends: ends(survey, row, after),
             items_present: *items_present,
@@ -365,69 +336,47 @@ pub fn plan(survey: &Survey, archives: &Archives, captures: &Captures, selection
     units
 }
 
-fn items_at(archives: &Archives, captures: &Captures, row: &SpanRow, present: u64) -> ItemsAt {
-    if present == row.id.end.saturating_sub(row.id.start) {
-        ItemsAt::Database
-    } else if archives.has_items(&row.id) {
-        ItemsAt::Archive
-    } else if let Some(to) = captures.captured_to(&row.id) {
-        ItemsAt::Captured(to)
-    } else if present > 0 {
-        ItemsAt::Database
-    } else {
-        ItemsAt::Nowhere
-    }
-}
-
 fn follows(before: &SpanRow, row: &SpanRow) -> bool {
     before.id.vat == row.id.vat && before.id.end == row.id.start
 }
 
-fn begins(survey: &Survey, row: &SpanRow, before: Option<&SpanRow>) -> Begins {
+fn begins(survey: &Survey, row: &SpanRow, before: Option<&SpanRow>) -> Option<SpanBegins> {
     match before {
-        Some(before) if before.incarnation == row.incarnation => Begins::Load,
-        Some(_) => Begins::Initialize,
-        None if row.id.start == 0 => Begins::Initialize,
-        None if survey.snapshots.contains_key(&(row.id.vat.clone(), row.id.start - 1)) => Begins::Load,
-        None => Begins::Unknown,
+        Some(before) if before.incarnation == row.incarnation => Some(SpanBegins::LoadSnapshot),
+        Some(_) => Some(SpanBegins::InitializeWorker),
+        None if row.id.start == 0 => Some(SpanBegins::InitializeWorker),
+        None => {
+            let is_saved = survey.snapshots.contains_key(&(row.id.vat.clone(), row.id.start - 1));
+            is_saved.then_some(SpanBegins::LoadSnapshot)
+        }
     }
 }
 
-fn ends(survey: &Survey, row: &SpanRow, after: Option<&SpanRow>) -> Option<&'static str> {
+fn ends(survey: &Survey, row: &SpanRow, after: Option<&SpanRow>) -> Option<SpanEnds> {
     match after {
-        Some(after) if after.incarnation == row.incarnation => Some("save-snapshot"),
-        Some(_) => Some("shutdown-worker"),
+        Some(after) if after.incarnation == row.incarnation => Some(SpanEnds::SaveSnapshot),
+        Some(_) => Some(SpanEnds::ShutdownWorker),
         None => {
             let last = row.id.end.checked_sub(1)?;
-            survey.snapshots.contains_key(&(row.id.vat.clone(), last)).then_some("save-snapshot")
+            survey.snapshots.contains_key(&(row.id.vat.clone(), last)).then_some(SpanEnds::SaveSnapshot)
         }
     }
 }
 
 fn base(
     survey: &Survey,
-    archives: &Archives,
-    captures: &Captures,
+    record: &Record,
     row: &SpanRow,
-    begins: Begins,
+    begins: Option<SpanBegins>,
     before: Option<&PlannedSpan>,
 ) -> Base {
-    if begins == Begins::Initialize {
+    if begins == Some(SpanBegins::InitializeWorker) {
         return Base::Blank;
     }
     let Some(position) = row.id.start.checked_sub(1) else { return Base::Blank };
     let snapshot = survey.snapshots.get(&(row.id.vat.clone(), position));
-    let in_database = snapshot.is_some_and(|snapshot| snapshot.has_image);
-    let in_archive = archives.has_image(&row.id.vat, position);
-    let row_hash = match snapshot {
-        Some(snapshot) => snapshot.hash,
-        // The rows of a vat that was terminated go before we are done with it.
-        None => captures.image_of(&row.id),
-    };
-    let is_captured = row_hash.is_some_and(|hash| captures.has_image(hash));
-    if in_database || in_archive || is_captured {
-        let row_bytes = snapshot.and_then(|snapshot| snapshot.bytes);
-        return Base::Recorded { in_database, in_archive, is_captured, row_hash, row_bytes };
+    if let Some((at, row_hash)) = record.base_image_at(&row.id, snapshot) {
+        return Base::Recorded { at, row_hash, row_bytes: snapshot.and_then(|snapshot| snapshot.bytes) };
     }
     match before {
         None => Base::Gone("the span before it is not in the database".to_owned()),
@@ -451,6 +400,7 @@ fn base(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Archives;
     use crate::transcript::SpanId;
 
     /// Spans of v1 as (start, end, incarnation, items present, image of the snapshot at its end present).
@@ -483,9 +433,14 @@ mod tests {
         survey
     }
 
+    /// A record of which nothing but the survey's rows is asked.
+    fn record() -> Record {
+        Record::new(KernelDb::beside_a_node(std::path::Path::new("no such database")), Archives::default())
+    }
+
     fn bases(survey: &Survey, selection: &Selection) -> Vec<Vec<&'static str>> {
-        let units = plan(survey, &Archives::default(), &Captures::default(), selection);
-        units.iter().map(|unit| unit.iter().map(|planned| planned.base.label()).collect()).collect()
+        let units = plan(survey, &record(), selection);
+        units.iter().map(|unit| unit.iter().map(|planned| planned.base.kind().label()).collect()).collect()
     }
 
     #[test]
@@ -529,7 +484,7 @@ mod tests {
             (12, 15, 1, true, false),
         ]);
         let selection = Selection { positions: Some((5, 6)), ..Selection::default() };
-        let units = plan(&survey, &Archives::default(), &Captures::default(), &selection);
+        let units = plan(&survey, &record(), &selection);
         let asked: Vec<Vec<bool>> =
             units.iter().map(|unit| unit.iter().map(|planned| planned.is_asked).collect()).collect();
         assert_eq!(asked, [[false, true]]);

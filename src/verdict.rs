@@ -8,7 +8,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::bundle::BundleError;
 use crate::transcript::{Hash256, Position};
 
 /// The outcome for one span.
@@ -540,7 +539,7 @@ impl Unverifiable {
 
     /// For a bundle that could not be proved.
     #[must_use]
-    pub fn bundle(id: &str, error: &BundleError) -> Self {
+    pub fn bundle(id: &str, error: &impl fmt::Display) -> Self {
         Self::BundleDamaged { id: id.to_owned(), error: error.to_string() }
     }
 }

@@ -4,11 +4,8 @@
 //! meanwhile. Its vatstore changes with its transcript alone, so rows that were read at different times belong together if
 //! the vat's open span was the same each time; if not, the new items are followed and the comparison begins again.
 
-use crate::kernel_db::{ItemsRead, KernelDb, Reader, SpanRow, VatstoreRows};
-use crate::plan::ItemsAt;
-use crate::record::archives::Archives;
-use crate::record::captures::Captures;
-use crate::span::SpanText;
+use crate::kernel_db::{ItemsRead, Reader, SpanRow, VatstoreRows};
+use crate::record::Record;
 use crate::transcript::{Item, Items, Position, SpanHasher, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
 
@@ -23,12 +20,8 @@ const TRIES_MAX: u32 = 20;
 /// What a history is followed with.
 #[derive(Debug)]
 pub struct Auditor<'a> {
-    /// The node's database.
-    pub db: &'a KernelDb,
-    /// Its archives.
-    pub archives: &'a Archives,
-    /// Our own copies of what it has deleted.
-    pub captures: &'a Captures,
+    /// The node's record.
+    pub record: &'a Record,
     /// Where keys are kept.
     pub limit: KeysLimit,
 }
@@ -123,8 +116,8 @@ impl Auditor<'_> {
             },
         };
         let last = rows.len().saturating_sub(1);
-        for (row, items_present) in rows.iter().take(last) {
-            walk.span(row, *items_present)?;
+        for (row, _) in rows.iter().take(last) {
+            walk.span(row)?;
         }
         walk.finish()
     }
@@ -150,20 +143,14 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Follows a span of which nothing was followed before.
-    fn span(&mut self, row: &SpanRow, items_present: u64) -> Result<(), AuditError> {
+    fn span(&mut self, row: &SpanRow) -> Result<(), AuditError> {
         let id = &row.id;
         self.begin(id);
-        let count = id.end.saturating_sub(id.start);
-        let archives = self.auditor.archives;
-        let items = match self.auditor.captures.captured_to(id) {
-            _ if items_present == count => ItemsAt::Database,
-            _ if archives.has_items(id) => ItemsAt::Archive,
-            Some(to) if to == id.end => ItemsAt::Captured(to),
-            _ if items_present > 0 => ItemsAt::Database,
-            _ => ItemsAt::Nowhere,
-        };
-        match SpanText::load(self.auditor.db, archives, self.auditor.captures, row, items) {
-            Ok(text) => {
+        match self.auditor.record.items(row) {
+            Ok((text, _)) => {
+                if let Some(reason) = text.lacks() {
+                    return self.lose(id, &Verdict::Unverifiable(reason.clone()));
+                }
                 self.follow(id, id.start, text.items())?;
                 if row.is_current {
                     self.open = Some(OpenSpan { start: id.start, hasher: SpanHasher::resume(text.items().hash()) });
@@ -239,7 +226,7 @@ impl Walk<'_> {
             },
         };
         // Between the survey and the read of its items a node may have deleted the row.
-        if self.auditor.db.read(|reader| reader.span_at(&id.vat, id.start))?.is_none() {
+        if self.auditor.record.db.read(|reader| reader.span_at(&id.vat, id.start))?.is_none() {
             self.audit.spans_pruned += 1;
             return Ok(());
         }
@@ -277,16 +264,13 @@ impl Walk<'_> {
 
     /// Follows the items that have come since. Whether the last ones that the rows speak of could be followed.
     fn advance(&mut self) -> Result<bool, AuditError> {
-        let (vat, db) = (self.audit.vat.clone(), self.auditor.db);
+        let (vat, db) = (self.audit.vat.clone(), &self.auditor.record.db);
         let from = self.open.as_ref().map_or(self.next, |open| open.start);
-        let rows = db.read(|reader| {
-            let (rows, _) = reader.spans_from(&vat, from)?;
-            rows.into_iter().map(|row| Ok((reader.count_items(&row.id)?, row))).collect::<Result<Vec<_>, _>>()
-        })?;
-        for (count, row) in rows {
+        let (rows, _) = db.read(|reader| reader.spans_from(&vat, from))?;
+        for row in rows {
             match &self.open {
                 Some(open) if open.start == row.id.start => self.resume(&row)?,
-                _ => self.span(&row, count)?,
+                _ => self.span(&row)?,
             }
             if !row.is_current {
                 self.open = None;
@@ -302,7 +286,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let added = SpanId { start: from, ..row.id.clone() };
-        let read = self.auditor.db.read(|reader| reader.items(&added))?;
+        let read = self.auditor.record.db.read(|reader| reader.items(&added))?;
         let Some(mut hasher) = self.open.as_ref().map(|open| open.hasher.clone()) else { return Ok(()) };
         match read {
             ItemsRead::All(items) => {
@@ -330,7 +314,8 @@ impl Walk<'_> {
 
     /// Compares the vatstore with its rows; `None` if the vat went on meanwhile.
     fn compare_end(&mut self, is_last_try: bool) -> Result<Option<(End, Contradictions)>, AuditError> {
-        let (vat, db, from) = (self.audit.vat.clone(), self.auditor.db, self.open.as_ref().map(|open| open.start));
+        let (vat, db, from) =
+            (self.audit.vat.clone(), &self.auditor.record.db, self.open.as_ref().map(|open| open.start));
         let read = |after: Option<&[u8]>| {
             db.read(|reader| {
                 let stamp = stamp(reader, &vat, from.unwrap_or(self.next), is_last_try)?;

@@ -15,7 +15,7 @@ use crate::evidence::Case;
 use crate::judge::REPEATS;
 use crate::kernel_db::KernelDb;
 use crate::plan::{Selection, Survey};
-use crate::record::archives::Archives;
+use crate::record::{Archives, Record};
 use crate::replay::{Limits, LocateError, Named, WorkerProgram};
 use crate::sandbox::{Group, Mode, NOBODY, Settings};
 use crate::units;
@@ -44,14 +44,14 @@ impl DbArgs {
 
     /// Finds the database and its archives, and looks at what is there of some vats, or of all. Rows that can't be read
     /// are told at once.
-    pub(super) fn open(&self, vats: &[String]) -> Result<(KernelDb, Archives, Survey), CliError> {
+    pub(super) fn open(&self, vats: &[String]) -> Result<(Record, Survey), CliError> {
         let db = KernelDb::locate(&self.db)?;
         let archives = Archives::open(self.transcript_archive.as_deref(), self.snapshot_archive.as_deref())?;
         let survey = Survey::read(&db, vats)?;
         for fault in &survey.faults {
             tracing::warn!("{fault}");
         }
-        Ok((db, archives, survey))
+        Ok((Record::new(db, archives), survey))
     }
 }
 

@@ -13,7 +13,6 @@ use super::{CliError, Exit};
 use crate::audit::{Auditor, Compared, Contradiction, End, EndCompared, Fault, KeysLimit, VatAudit};
 use crate::kernel_db::{Access, KernelDb, Reader, SpanRow, VatOptions, WorkerType};
 use crate::plan::{Selection, Survey};
-use crate::record::captures::Captures;
 use crate::report::json;
 use crate::transcript::VatId;
 use crate::visible::{self, Lines};
@@ -171,7 +170,8 @@ impl Summary {
 
 pub(super) fn run(args: &AuditArgs) -> Result<Exit, CliError> {
     let began = Instant::now();
-    let (db, archives, survey) = args.db.open(&args.vats)?;
+    let (record, survey) = args.db.open(&args.vats)?;
+    let db = &record.db;
     let selection = Selection { vats: args.vats.clone(), ..Selection::default() };
     if let Some(unknown) = selection.unknown_vats(&survey).first() {
         return Err(CliError::UnknownVat { unknown: (*unknown).to_owned() });
@@ -181,12 +181,7 @@ pub(super) fn run(args: &AuditArgs) -> Result<Exit, CliError> {
         let _ = rustix::process::nice(19);
     }
     let memory_max = usize::try_from(args.memory_max << 20).unwrap_or(usize::MAX);
-    let auditor = Auditor {
-        db: &db,
-        archives: &archives,
-        captures: &Captures::default(),
-        limit: KeysLimit { memory_max, temp: args.temp.clone() },
-    };
+    let auditor = Auditor { record: &record, limit: KeysLimit { memory_max, temp: args.temp.clone() } };
     let mut summary = Summary { r#type: "summary", spanwatch: env!("CARGO_PKG_VERSION"), ..Summary::default() };
     let mut out = visible::stdout();
     let mut written: io::Result<()> = Ok(());
@@ -195,7 +190,7 @@ pub(super) fn run(args: &AuditArgs) -> Result<Exit, CliError> {
             written = out.write_lines(&line);
         }
     };
-    let skipped = without_transcript(&db, &survey, &selection)?;
+    let skipped = without_transcript(db, &survey, &selection)?;
     for rows in survey.spans.chunk_by(|(one, _), (other, _)| one.id.vat == other.id.vat) {
         let vat = &rows[0].0.id.vat;
         if skipped.contains_key(vat) {

@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use super::CliError;
 use super::args::Format;
-use crate::plan::{Base, Begins, PlannedSpan, Unit};
+use crate::plan::{Base, PlannedSpan, Unit};
 use crate::report::{Totals, json, text};
-use crate::schedule::{self, Context, Handover};
+use crate::span::SpanBegins;
 use crate::transcript::Position;
 use crate::verdict::Verdict;
+use crate::verify::{Chain, Context};
 use crate::visible;
 
 #[derive(Debug, Serialize)]
@@ -29,7 +30,7 @@ pub(super) fn run(context: &Context<'_>, units: Vec<Unit>, format: Format) -> Re
     spans.sort_by_key(|planned| planned.row.id.start);
     for at in 1..spans.len() {
         let follows = spans[at - 1].row.id.end == spans[at].row.id.start;
-        if follows && spans[at].begins == Begins::Load {
+        if follows && spans[at].begins == Some(SpanBegins::LoadSnapshot) {
             spans[at].base = Base::Chained;
         }
     }
@@ -37,11 +38,10 @@ pub(super) fn run(context: &Context<'_>, units: Vec<Unit>, format: Format) -> Re
     let mut out = visible::stdout();
     let mut totals = Totals::default();
     for worker in 0..workers {
-        let mut handover: Option<Handover> = None;
+        let mut chain = Chain::new(context, worker);
         let mut first = None;
         for planned in &spans {
-            let (report, leaves) = schedule::run_span(context, planned, worker, handover.as_ref());
-            handover = Some(leaves);
+            let report = chain.verify(planned);
             totals.add(&report);
             match format {
                 Format::Text => out.write_lines(&text::span(&report, workers))?,

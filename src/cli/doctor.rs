@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::args::{DbArgs, Format, WorkerArgs};
 use super::{CliError, Exit};
 use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
-use crate::plan::{Base, ItemsAt, Selection, Survey, plan};
+use crate::plan::{Base, Selection, Survey, plan};
 use crate::record::bundle;
-use crate::record::captures::Captures;
+use crate::record::{ItemsAt, Origin};
 use crate::replay::{Probe, WorkerProgram};
 use crate::report::{history, json, verifiable};
 use crate::visible::{self, Out};
@@ -87,7 +87,7 @@ impl Kept {
             }
             match planned.base {
                 Base::Blank => kept.base_blank += 1,
-                Base::Recorded { in_database: true, .. } => kept.base_in_database += 1,
+                Base::Recorded { at: Origin::Database, .. } => kept.base_in_database += 1,
                 Base::Recorded { .. } => kept.base_in_archive += 1,
                 Base::Chained => kept.base_by_chaining += 1,
                 Base::Gone(_) => {}
@@ -166,16 +166,17 @@ struct Report {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
-    let (db, archives, survey) = args.db.open(&[])?;
-    let units = plan(&survey, &archives, &Captures::default(), &Selection::default());
+    let (record, survey) = args.db.open(&[])?;
+    let db = &record.db;
+    let units = plan(&survey, &record, &Selection::default());
     let kept = Kept::count(&survey, &units);
-    let (workers, worker_fault) = match args.worker.find(&db) {
+    let (workers, worker_fault) = match args.worker.find(db) {
         Ok(workers) => (workers, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let (host_height, crank_number, bundles) =
         db.read(|reader| Ok((reader.kv("host.height")?, reader.kv("crankNumber")?, reader.bundles()?)))?;
-    let bundle_faults = check_bundles(&db, &bundles)?;
+    let bundle_faults = check_bundles(db, &bundles)?;
     let retention = kept.retention();
     let proposals = kept.proposals(db.path(), &args.db);
     let report = Report {

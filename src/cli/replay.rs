@@ -21,9 +21,10 @@ use crate::record::image::Image;
 use crate::replay::{FoundBy, ReplayStart, WorkerProgram};
 use crate::report::compared::Compared;
 use crate::report::{Totals, json, text};
-use crate::schedule::SpanReport;
+use crate::span::{BaseKind, SpanBegins, SpanEnds};
 use crate::transcript::Position;
 use crate::verdict::Verdict;
+use crate::verify::SpanReport;
 use crate::visible::{self, Out};
 
 #[derive(Debug, Args)]
@@ -211,19 +212,24 @@ fn short(id: &str) -> String {
 /// The report of a replay from evidence.
 fn report(case: &Case, worker: usize, judged: Judged, took: Duration) -> SpanReport {
     let facts = &case.manifest.span;
-    let word = |text: &str, known: &[&'static str]| known.iter().find(|known| **known == text).copied();
     let first = judged.first();
     SpanReport {
-        images: crate::schedule::NamedImages::default(),
+        images: crate::verify::NamedImages::default(),
         contradictions: Contradictions::default(),
         id: case.id().clone(),
         name: facts.name.clone(),
         incarnation: facts.incarnation,
         worker,
         is_asked: true,
-        begins: word(&facts.begins, &["initialize-worker", "load-snapshot"]),
-        ends: word(&facts.ends, &["save-snapshot", "shutdown-worker", "termination", "unseen"]),
-        base: "evidence",
+        begins: [SpanBegins::InitializeWorker, SpanBegins::LoadSnapshot]
+            .into_iter()
+            .find(|begins| begins.label() == facts.begins),
+        ends: [SpanEnds::SaveSnapshot, SpanEnds::ShutdownWorker, SpanEnds::Termination, SpanEnds::Unseen]
+            .into_iter()
+            .find(|ends| ends.label() == facts.ends),
+        items_from: None,
+        base_from: None,
+        base: BaseKind::Evidence,
         is_base_unproved: case.manifest.start.is_base_unproved,
         deliveries: first.deliveries,
         syscalls: first.syscalls,

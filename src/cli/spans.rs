@@ -9,9 +9,10 @@ use super::args::{DbArgs, Format, SelectionArgs};
 use super::verify::write_history;
 use super::{CliError, Exit};
 use crate::kernel_db::SpanRow;
-use crate::plan::{Base, ItemsAt, PlannedSpan, Survey, plan};
-use crate::record::captures::Captures;
+use crate::plan::{PlannedSpan, Survey, plan};
+use crate::record::ItemsAt;
 use crate::report::{json, verifiable};
+use crate::span::{BaseKind, SpanEnds};
 use crate::transcript::SpanId;
 use crate::visible;
 use crate::words::{plural, vat_name};
@@ -33,10 +34,10 @@ struct SpanLine<'a> {
     incarnation: u64,
     start: u64,
     end: u64,
-    ends: Option<&'static str>,
+    ends: Option<SpanEnds>,
     items: &'static str,
     items_present: u64,
-    base: &'static str,
+    base: BaseKind,
     verifiable: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -58,11 +59,11 @@ struct SummaryLine {
 }
 
 pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
-    let (_, archives, survey) = args.db.open(&args.selection.vats)?;
+    let (record, survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
     let mut out = visible::buffered_stdout();
     let mut summary = SummaryLine { r#type: "summary", ..SummaryLine::default() };
-    let units = plan(&survey, &archives, &Captures::default(), &selection);
+    let units = plan(&survey, &record, &selection);
     let planned: HashMap<&SpanId, &PlannedSpan> =
         units.iter().flatten().map(|planned| (&planned.row.id, planned)).collect();
     for (row, items_present) in survey.spans.iter().filter(|(row, _)| selection.has(&survey, row)) {
@@ -77,7 +78,7 @@ pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
             _ => summary.not_verifiable += 1,
         }
         summary.spans += u64::from(line.verifiable != "open");
-        summary.by_chaining += u64::from(line.verifiable == "yes" && line.base == Base::Chained.label());
+        summary.by_chaining += u64::from(line.verifiable == "yes" && line.base == BaseKind::Chained);
         match args.db.format {
             Format::Json => writeln!(out, "{}", json::line(&line))?,
             Format::Text => writeln!(out, "{}", text_of(&line))?,
@@ -126,7 +127,7 @@ fn describe<'a>(planned: &'a PlannedSpan, survey: &'a Survey) -> SpanLine<'a> {
             ItemsAt::Nowhere => "pruned",
         },
         items_present: planned.items_present,
-        base: planned.base.label(),
+        base: planned.base.kind(),
         verifiable: verifiable.as_ref().map_or("no", |word| word),
         reason: verifiable.err(),
         damage: broken.is_some(),
@@ -149,7 +150,7 @@ fn describe_open<'a>(row: &'a SpanRow, items_present: u64, survey: &'a Survey) -
         ends: None,
         items: "database",
         items_present,
-        base: if has_image { "recorded" } else { "blank" },
+        base: if has_image { BaseKind::Recorded } else { BaseKind::Blank },
         verifiable: "open",
         damage: broken.is_some(),
         reason: Some(broken.map_or_else(|| "it is verified once it is closed".to_owned(), |reason| reason.to_string())),
@@ -166,7 +167,7 @@ fn text_of(line: &SpanLine<'_>) -> String {
         line.start,
         line.end,
         line.items,
-        line.base,
+        line.base.label(),
         line.verifiable
     )
 }

@@ -18,12 +18,12 @@ use crate::judge::{Court, House};
 use crate::kernel_db::Access;
 use crate::log::Wishes;
 use crate::plan::plan;
-use crate::record::captures::Captures;
 use crate::replay::WorkerProgram;
 use crate::report::compared::Compared;
 use crate::report::{self, Totals, history, json, text};
-use crate::schedule::{self, Context, SpanReport};
+use crate::schedule;
 use crate::transcript::SpanId;
+use crate::verify::{Context, SpanReport};
 use crate::visible::{self, Out};
 
 #[derive(Debug, Args)]
@@ -76,28 +76,25 @@ impl EvidenceArgs {
 
 pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
     let began = Instant::now();
-    let (db, archives, mut survey) = args.db.open(&args.selection.vats)?;
+    let (record, mut survey) = args.db.open(&args.selection.vats)?;
     let selection = args.selection.selection(&survey)?;
     if args.chain && selection.vats.len() != 1 {
         return Err(CliError::NotOneVat { count: selection.vats.len() });
     }
-    let programs = args.worker.find(&db)?;
-    let jobs = match db.access()? {
+    let programs = args.worker.find(&record.db)?;
+    let jobs = match record.db.access()? {
         Access::Live => beside_a_node(args.jobs),
         Access::Down | Access::Crashed => args.jobs.unwrap_or_else(default_jobs),
     };
     if selection.positions.is_none() && selection.incarnation.is_none() {
-        survey.prove_images_in_use(&db)?;
+        survey.prove_images_in_use(&record.db)?;
     }
-    let captures = Captures::default();
-    let units = plan(&survey, &archives, &captures, &selection);
+    let units = plan(&survey, &record, &selection);
     let limits = args.worker.limits();
     let house = House::default();
     let keeper = args.evidence.keeper()?;
     let context = Context {
-        db: &db,
-        archives: &archives,
-        captures: &captures,
+        record: &record,
         survey: &survey,
         programs: &programs,
         limits: &limits,

@@ -26,7 +26,7 @@ pub(super) fn prepare(shared: &Shared, jobs: &[Job]) -> Result<Surroundings, DbE
 
 fn plan_with(shared: &Shared, jobs: &[Job], spans_before: u32) -> Result<Surroundings, DbError> {
     let survey = survey(shared, jobs, spans_before)?;
-    let mut units = plan(&survey, &shared.archives, &shared.captures, &Selection::default());
+    let mut units = plan(&survey, &shared.record, &Selection::default());
     for unit in &mut units {
         for planned in unit.iter_mut() {
             planned.is_asked = jobs.iter().any(|job| job.row.id == planned.row.id);
@@ -40,7 +40,7 @@ fn plan_with(shared: &Shared, jobs: &[Job], spans_before: u32) -> Result<Surroun
 fn survey(shared: &Shared, jobs: &[Job], spans_before: u32) -> Result<Survey, DbError> {
     let Some((first, last)) = jobs.first().zip(jobs.last()) else { return Ok(empty()) };
     let vat = &first.row.id.vat;
-    let mut survey = shared.db.read(|reader| {
+    let mut survey = shared.record.db.read(|reader| {
         let mut before = reader.closed_spans_backwards(vat, 0, first.row.id.start, spans_before)?.rows;
         before.reverse();
         // Of the spans themselves, what was noted holds, whatever became of the rows since.
@@ -90,7 +90,7 @@ fn known_options(shared: &Shared, vat: &VatId) -> Result<Option<VatOptions>, Sto
 
 /// Whether the row of a span is still what it was when it closed.
 pub(super) fn is_still_there(shared: &Shared, row: &SpanRow) -> Result<bool, DbError> {
-    let now = shared.db.read(|reader| reader.span_at(&row.id.vat, row.id.start))?;
+    let now = shared.record.db.read(|reader| reader.span_at(&row.id.vat, row.id.start))?;
     Ok(now.is_some_and(|now| now.id == row.id && now.hash == row.hash))
 }
 

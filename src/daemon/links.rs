@@ -7,10 +7,10 @@
 use super::replayer::RETRY;
 use super::shared::Shared;
 use crate::kernel_db::SpanRow;
-use crate::schedule::SpanReport;
 use crate::store::{Alarm, AlarmKind};
 use crate::transcript::SpanId;
 use crate::verdict::{Unverifiable, Verdict};
+use crate::verify::SpanReport;
 
 /// Notes the images that a judged span names. Where one is another than was seen, the history is broken there: that is its
 /// verdict, unless it has a graver one; then it is an alarm beside it.

@@ -31,7 +31,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::evidence::{EvidenceError, Keeper};
 use crate::files::temp;
 use crate::kernel_db::KernelDb;
-use crate::record::Captures;
 use crate::replay::{Limits, LocateError, Named, Protection, WorkerProgram};
 use crate::sandbox::{Group, Missing, Mode, Settings};
 use crate::store::{Store, StoreError};
@@ -128,7 +127,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     for refusal in neighbour::stand_back(&shared.config.neighbour) {
         tracing::warn!("{refusal}");
     }
-    for fault in shared.archives.faults() {
+    for fault in shared.record.archives.faults() {
         tracing::error!("{fault}");
     }
     if let Some(listener) = listener {
@@ -143,7 +142,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     replayer::start(shared)?;
     let program = &shared.programs[0];
     tracing::info!(
-        database = %shared.db.path().display(),
+        database = %shared.record.db.path().display(),
         worker = %program.path.display(),
         worker_version = program.version,
         worker_sha256 = program.sha256,
@@ -263,11 +262,4 @@ fn limits(worker: &config::Worker) -> Limits {
 fn tell_system(state: &[sd_notify::NotifyState<'_>]) {
     // Whether anybody listens is not our concern.
     let _ = sd_notify::notify(state);
-}
-
-impl Captures {
-    /// The copies of the daemon.
-    fn of_daemon(store: &Arc<Store>) -> Self {
-        Self::of(Arc::clone(store))
-    }
 }

@@ -1,9 +1,9 @@
 //! A span's report in the words of the store.
 
 use crate::report::{json, reason_label};
-use crate::schedule::SpanReport;
 use crate::store::{Job, Outcome, Source};
 use crate::verdict::{Unverifiable, Verdict};
+use crate::verify::SpanReport;
 
 /// What is written of a report.
 pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Outcome {
@@ -24,7 +24,7 @@ pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Ou
         unseen: partial.map_or(0, |partial| partial.end - partial.seen_to),
         is_damage: report.verdict.is_damage(),
         is_missed: job.source == Source::Live && is_missed(&report.verdict),
-        base: report.base,
+        base: report.base.label(),
         detail: json::span(report),
         replay_seconds: report.took.as_secs_f64(),
         deliveries: report.deliveries,

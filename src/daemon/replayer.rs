@@ -22,10 +22,10 @@ use crate::daemon::metrics::observe;
 use crate::judge::Court;
 use crate::kernel_db::DbError;
 use crate::plan::{Base, PlannedSpan};
-use crate::schedule::{self, Context, Handover, SpanReport};
 use crate::store::{Job, Outcome, Source, StoreError, now};
 use crate::transcript::SpanId;
 use crate::verdict::{Divergence, Failure, Unverifiable, Verdict};
+use crate::verify::{Chain, Context, Handover, SpanReport};
 
 /// The pauses after failed attempts, in seconds; the last one holds for all further ones.
 const PAUSES: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3_600.0];
@@ -57,7 +57,7 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
     let mut jobs = vec![job];
     follow(shared, &mut jobs, &mut claim);
     // An archive that can't be read would look like one that has nothing.
-    if let Some(fault) = shared.archives.faults().first() {
+    if let Some(fault) = shared.record.archives.faults().first() {
         return fail(shared, &jobs, &Failure::System(fault.to_string()));
     }
     let Surroundings { survey, units } = match prepare(shared, &jobs) {
@@ -67,9 +67,7 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
         Err(error) => return fail(shared, &jobs, &Failure::Database(error.to_string())),
     };
     let context = Context {
-        db: &shared.db,
-        archives: &shared.archives,
-        captures: &shared.captures,
+        record: &shared.record,
         survey: &survey,
         programs: &shared.programs,
         limits: &shared.limits,
@@ -77,11 +75,10 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
         evidence: shared.evidence.as_ref(),
     };
     let mut judged = HashSet::new();
-    let mut handover: Option<Handover> = None;
+    let mut chain = Chain::new(&context, 0);
     for unit in &units {
         for (index, planned) in unit.iter().enumerate() {
-            handover = handover.take().filter(|handover| handover.serves(planned));
-            let (mut report, leaves) = schedule::run_span(&context, planned, 0, handover.as_ref());
+            let mut report = chain.verify(planned);
             if may_be_owed_to_vanishing(&report.verdict) && matches!(is_still_there(shared, &planned.row), Ok(false)) {
                 report.verdict = Verdict::Unverifiable(Unverifiable::RowGone);
             }
@@ -91,14 +88,13 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
                 report.verdict = Verdict::Failed(Failure::System(broken.to_string()));
             }
             if matches!(report.verdict, Verdict::Failed(Failure::Database(_)))
-                && let Err(error) = shared.db.read(|_| Ok(()))
+                && let Err(error) = shared.record.db.read(|_| Ok(()))
                 && error.is_absence()
             {
                 return await_node(&error);
             }
             let next = unit.get(index + 1);
-            keep_image(shared, planned, next, &leaves);
-            handover = Some(leaves);
+            keep_image(shared, planned, next, chain.left());
             judge(shared, &jobs, planned, &mut report);
             judged.insert(&planned.row.id);
             if shared.is_stopping() {
@@ -287,7 +283,7 @@ fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, sourc
         }
         Verdict::Verified | Verdict::Partial(_) | Verdict::Unverifiable(_) | Verdict::NotApplicable(_) => {
             let seconds = report.took.as_secs_f64();
-            tracing::debug!(%vat, name, start, end, verdict, seconds, base = report.base, "{verdict} {explanation}");
+            tracing::debug!(%vat, name, start, end, verdict, seconds, base = report.base.label(), "{verdict} {explanation}");
         }
     }
 }
@@ -312,19 +308,21 @@ fn put_off(shared: &Shared, job: &Job, failure: &Failure, is_attempt: bool) {
 }
 
 /// Where nobody else has the image that the next span starts from, ours serves: it has the recorded hash.
-fn keep_image(shared: &Shared, planned: &PlannedSpan, next: Option<&PlannedSpan>, leaves: &Handover) {
+fn keep_image(shared: &Shared, planned: &PlannedSpan, next: Option<&PlannedSpan>, left: Option<&Handover>) {
     let is_wanted = match shared.config.capture.images {
         CaptureWhen::Never => false,
         CaptureWhen::Always => true,
         CaptureWhen::Auto => shared.view().retention.images == Some(Keeper::Nobody),
     };
     let is_handed_on = next.is_some_and(|next| next.base == Base::Chained);
-    let Some(image) = leaves.recorded_image().filter(|_| is_wanted && !is_handed_on && shared.may_capture()) else {
+    let Some(image) =
+        left.and_then(Handover::recorded_image).filter(|_| is_wanted && !is_handed_on && shared.may_capture())
+    else {
         return;
     };
     let user = (&planned.row.id.vat, planned.row.id.end);
     let kept = || -> Result<(), StoreError> {
-        if shared.captures.has_image(image.hash()) || has_in_database(shared, planned) {
+        if shared.record.captures.has_image(image.hash()) || has_in_database(shared, planned) {
             return Ok(());
         }
         let began = Instant::now();
@@ -344,7 +342,7 @@ fn keep_image(shared: &Shared, planned: &PlannedSpan, next: Option<&PlannedSpan>
 /// Whether the node still has the image at the end of a span: it does as long as the next one is open.
 fn has_in_database(shared: &Shared, planned: &PlannedSpan) -> bool {
     let SpanId { vat, end, .. } = &planned.row.id;
-    let row = shared.db.read(|reader| reader.snapshot(vat, end.saturating_sub(1)));
+    let row = shared.record.db.read(|reader| reader.snapshot(vat, end.saturating_sub(1)));
     matches!(row, Ok(Some(row)) if row.has_image)
 }
 

@@ -16,8 +16,7 @@ use crate::evidence::Keeper;
 use crate::evidence::keeper::Usage;
 use crate::judge::House;
 use crate::kernel_db::KernelDb;
-use crate::record::archives::Archives;
-use crate::record::captures::Captures;
+use crate::record::{Archives, Captured, Captures, Record};
 use crate::replay::{Limits, WorkerProgram};
 use crate::store::{Alarm, Job, Store, StoreError, now};
 use crate::transcript::{SpanId, VatId};
@@ -40,12 +39,8 @@ pub(super) const WHAT_TO_DO: &str = "keep a copy of the database as evidence, co
 pub struct Shared {
     /// What the operator wants.
     pub config: Config,
-    /// The node's database.
-    pub db: KernelDb,
-    /// Its archives.
-    pub archives: Archives,
-    /// Our copies of what it deletes.
-    pub captures: Captures,
+    /// The node's record.
+    pub record: Record,
     /// Our memory.
     pub store: Arc<Store>,
     /// Where the evidence of divergences is kept, if it is.
@@ -140,6 +135,7 @@ impl Shared {
     ) -> Result<Self, StoreError> {
         let archives =
             Archives::growing(config.node.transcript_archive.as_deref(), config.node.snapshot_archive.as_deref());
+        let captured: Arc<dyn Captured> = Arc::<Store>::clone(&store);
         let limits = super::limits(&config.worker);
         let metrics = Metrics::new();
         for (name, label, value) in store.totals()? {
@@ -157,8 +153,7 @@ impl Shared {
             vats: 0,
         };
         let shared = Self {
-            archives,
-            captures: Captures::of_daemon(&store),
+            record: Record::new(db, archives).with_captures(Captures::of(captured)),
             limits,
             metrics,
             house: House::default(),
@@ -170,7 +165,6 @@ impl Shared {
             last_round: Mutex::new(Instant::now()),
             complaints: Mutex::default(),
             config,
-            db,
             programs,
             store,
             evidence,
@@ -335,7 +329,7 @@ impl Shared {
             self.store_failed(&error);
         }
         metrics.worker_peak_memory_bytes.set(gauge_value(neighbour::workers_peak_memory()));
-        metrics.node_wal_bytes.set(gauge_value(self.db.wal_bytes()));
+        metrics.node_wal_bytes.set(gauge_value(self.record.db.wal_bytes()));
     }
 
     /// Sets the gauges of what evidence takes.

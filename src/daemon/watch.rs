@@ -129,7 +129,7 @@ impl<'a> Rounds<'a> {
         }
         self.watch_tried = Some(Instant::now());
         let directory =
-            std::fs::canonicalize(self.shared.db.path()).ok().and_then(|file| file.parent().map(Path::to_owned));
+            std::fs::canonicalize(self.shared.record.db.path()).ok().and_then(|file| file.parent().map(Path::to_owned));
         let Some(directory) = directory else {
             self.watcher = None;
             return;

@@ -10,10 +10,12 @@ use super::manifest::{Manifest, SCHEMA, Seen, WorkerColumn};
 use super::replayed::{self, ReplayedDelivery, ReplayedStart};
 use crate::files::regular;
 use crate::kernel_db::VatOptions;
+use crate::record::SpanText;
 use crate::record::bundle;
+use crate::record::bundle::CodeBundle;
 use crate::record::image::Image;
 use crate::replay::is_zone_name;
-use crate::span::{Beginning, Source, Span, SpanText, blank_beginning};
+use crate::span::{Beginning, Span, blank_beginning};
 use crate::transcript::{Hash256, Item, Items, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
 use crate::visible::{json, visible};
@@ -40,7 +42,7 @@ pub struct Replacement {
     /// The recorded one's ID.
     pub old: String,
     /// The other one.
-    pub new: Source,
+    pub new: CodeBundle,
 }
 
 impl Case {
@@ -217,7 +219,7 @@ impl Case {
                 return Ok(Some(replacement.new.clone()));
             }
             let bytes = self.bundle(id).map_err(|error| Verdict::Failed(Failure::System(error.to_string())))?;
-            Ok(bytes.map(|bytes| Source { id: id.to_owned(), bytes }))
+            Ok(bytes.map(|bytes| CodeBundle { id: id.to_owned(), bytes }))
         };
         blank_beginning(source, span, &self.options(), self.manifest.start.relax_durability_rules).map_err(|verdict| {
             let path = self.dir().to_owned();
@@ -311,7 +313,7 @@ impl Replacement {
             .and_then(|opened| regular::read_to_end(opened, BUNDLE_BYTES_MAX))
             .map_err(|error| format!("failed to read {file}: {error}"))?;
         let (id, bytes) = bundle::identify(content).map_err(|error| format!("{file} is no bundle: {error}"))?;
-        Ok(std::sync::Arc::new(Self { old: old.to_owned(), new: Source { id, bytes } }))
+        Ok(std::sync::Arc::new(Self { old: old.to_owned(), new: CodeBundle { id, bytes } }))
     }
 }
 

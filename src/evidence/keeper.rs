@@ -26,9 +26,10 @@ use super::{EvidenceError, replayed};
 use crate::files::own::{self, Existing};
 use crate::heap::Heap;
 use crate::judge::{Judged, is_same};
+use crate::record::SpanText;
 use crate::record::image::Image;
 use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
-use crate::span::{Beginning, Span, SpanText};
+use crate::span::{Beginning, Span};
 use crate::transcript::{DeliveryKind, Hash256, sha256};
 use crate::verdict::{Divergence, Finding, FindingClass, FindingKind, Repeat, Verdict};
 use crate::visible::{Lines, json, lines, short};
@@ -336,7 +337,7 @@ impl Keeper {
                 seen_to: span.seen_to,
                 hash: witness.hash,
                 begins: span.begins.name().to_owned(),
-                ends: span.ends.to_owned(),
+                ends: span.ends.label().to_owned(),
                 saves: span.saves,
                 items,
             },

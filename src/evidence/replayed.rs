@@ -10,8 +10,9 @@ use std::io::{self, Write};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::record::SpanText;
 use crate::replay::{Answer, Aside, Replay, TracedDelivery, TracedSyscall};
-use crate::span::{Span, SpanText};
+use crate::span::Span;
 use crate::transcript::{Hash256, Position};
 use crate::verdict::FindingKind;
 

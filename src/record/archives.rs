@@ -10,11 +10,12 @@ use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::image::{Image, ImageError};
+use super::source::{Miss, image_miss};
 use crate::files::bounded;
 use crate::files::regular::{self, Special};
-use crate::record::image::{Image, ImageError};
 use crate::transcript::{Hash256, Items, ItemsError, Position, SpanId, VatId};
-use crate::verdict::{Failure, Unverifiable, Verdict};
+use crate::verdict::{Failure, Unverifiable};
 
 /// Where archive files may be; each directory is optional.
 #[derive(Debug, Default)]
@@ -108,53 +109,56 @@ impl Archives {
         self.snapshots.as_ref().is_some_and(|directory| directory.has(&snapshot_name(vat, position)))
     }
 
-    /// The items in a span's file, if they are those that were recorded.
-    ///
-    /// # Errors
-    /// The verdict, when the file is damaged, holds something else, or can't be read.
-    pub fn items(&self, span: &SpanId, recorded: Hash256) -> Result<Items, Verdict> {
-        let Some(directory) = &self.transcripts else {
-            return Err(Verdict::Unverifiable(Unverifiable::ItemsPruned));
-        };
+    /// The items in a span's file, proved.
+    pub(super) fn items_of(&self, span: &SpanId, recorded: Hash256) -> Result<Items, Miss> {
+        let Some(directory) = self.transcripts.as_ref() else { return Err(Miss::Absent) };
         let path = directory.path.join(transcript_name(span));
         let damaged = |error: String| {
             let file = path.display().to_string();
-            Verdict::Unverifiable(Unverifiable::TranscriptArchive { file, error })
+            Miss::Damaged(Unverifiable::TranscriptArchive { file, error })
         };
         let file = regular::open(&path).map_err(|error| match Special::in_error(&error) {
             Some(special) => damaged(special.to_string()),
-            None => {
-                Verdict::Failed(Failure::System(format!("failed to open the archive file {}: {error}", path.display())))
-            }
+            None => cannot_open(&path, &error),
         })?;
         let items = read_items(file, span).map_err(|error| damaged(error.to_string()))?;
         let found = items.hash();
         if found != recorded {
             return Err(damaged(format!("the hash of its items is {found}, recorded is {recorded}")));
         }
+        if items.len() as u64 != span.end.saturating_sub(span.start) {
+            return Err(damaged(format!("it holds {} items", items.len())));
+        }
         Ok(items)
     }
 
-    /// The image in a snapshot's file, if it is the recorded one.
-    ///
-    /// # Errors
-    /// When it is not, or can't be read.
-    pub fn image(
+    /// The image in a snapshot's file, proved.
+    pub(super) fn image_of(
         &self,
         vat: &VatId,
         position: Position,
         recorded: Hash256,
-        recorded_bytes: Option<u64>,
-    ) -> Result<Image, ImageError> {
-        let Some(directory) = &self.snapshots else {
-            return Err(io::Error::from(io::ErrorKind::NotFound).into());
-        };
+        bytes: Option<u64>,
+    ) -> Result<Image, Miss> {
+        let Some(directory) = self.snapshots.as_ref() else { return Err(Miss::Absent) };
         let path = directory.path.join(snapshot_name(vat, position));
-        let file = regular::open(&path).map_err(|error| match Special::in_error(&error) {
-            Some(special) => ImageError::Special { path, special },
-            None => error.into(),
-        })?;
-        Image::from_gzip(BufReader::new(file), recorded, recorded_bytes)
+        let file = match regular::open(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                return Err(match Special::in_error(&error) {
+                    Some(special) => image_miss("in the archive", ImageError::Special { path, special }),
+                    None => cannot_open(&path, &error),
+                });
+            }
+        };
+        Image::from_gzip(BufReader::new(file), recorded, bytes).map_err(|error| image_miss("in the archive", error))
+    }
+}
+
+fn cannot_open(path: &Path, error: &io::Error) -> Miss {
+    match error.kind() {
+        io::ErrorKind::NotFound => Miss::Absent,
+        _ => Miss::Trouble(Failure::System(format!("failed to open the archive file {}: {error}", path.display()))),
     }
 }
 
@@ -175,7 +179,7 @@ pub(crate) fn read_items(file: impl Read, span: &SpanId) -> io::Result<Items> {
         return Err(io::Error::other(ItemsError::TooLarge));
     }
     let items = Items::from_lines(text).map_err(io::Error::other)?;
-    if items.len() as u64 > span.end - span.start {
+    if items.len() as u64 > span.end.saturating_sub(span.start) {
         return Err(io::Error::other("it holds more items than the span has"));
     }
     Ok(items)
@@ -202,8 +206,8 @@ mod tests {
 
     /// What is said of a file that is not believed.
     fn refusal(archives: &Archives) -> String {
-        match archives.items(&span(), Items::default().hash()) {
-            Err(Verdict::Unverifiable(reason)) => reason.to_string(),
+        match archives.items_of(&span(), Items::default().hash()) {
+            Err(Miss::Damaged(reason)) => reason.to_string(),
             other => panic!("{other:?}"),
         }
     }
@@ -214,7 +218,7 @@ mod tests {
         assert!(archives.has_items(&span()) && !archives.has_image(&VatId::new("v7"), 4));
         let mut recorded = Items::default();
         ["one", "two"].iter().for_each(|item| recorded.push(item.as_bytes()));
-        let items = archives.items(&span(), recorded.hash()).expect("items");
+        let items = archives.items_of(&span(), recorded.hash()).expect("items");
         assert_eq!(items.iter().collect::<Vec<_>>(), [b"one", b"two"]);
     }
 

@@ -30,6 +30,15 @@ pub enum BundleError {
     Unreadable(String),
 }
 
+/// The bytes of a bundle under the ID that proves them.
+#[derive(Debug, Clone)]
+pub struct CodeBundle {
+    /// `b0-` or `b1-` and a hash.
+    pub id: String,
+    /// As the kernel's database has them.
+    pub bytes: Vec<u8>,
+}
+
 /// A proved bundle of kind `b0-`: what is evaluated in a blank worker before anything else.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,19 +1,235 @@
-//! The node's record of its spans, wherever a part of it lies: items, heap images, bundles.
+//! The record of a node: the items, heap images and bundles of its spans, wherever a copy of them lies.
 //!
-//! | module | holds |
+//! [`Record`] asks each source in one order ([`Origin::ALL`]): the database, our captures, the node's archives. A source that has no copy,
+//! cannot be read, or has a copy that fails its proof is passed over for the next one; the answer names the source that gave it.
+//!
+//! | module | owns |
 //! |---|---|
-//! | [`archives`] | the node's two archive directories |
-//! | [`captures`] | our own copies of rows that the node deletes |
+//! | [`items`] | [`SpanText`]: the proved items of one span |
+//! | [`archives`] | file names and files of the node's two archive directories |
+//! | [`captures`] | the interface to copies of rows that the node deletes; the daemon's store implements it |
 //! | [`image`] | heap images in memory, proved by their sha256 |
 //! | [`bundle`] | code bundles, proved by their ID |
 //!
-//! Nothing is believed before its hash is checked.
+//! This module must never return bytes whose hash it did not check, and never call unreadable bytes a divergence.
 
 pub mod archives;
 pub mod bundle;
 pub mod captures;
 pub mod image;
+pub mod items;
+mod source;
+
+use serde::{Deserialize, Serialize};
 
 pub use archives::{ArchiveError, Archives};
-pub use captures::Captures;
+pub use captures::{CaptureError, Captured, Captures};
 pub use image::{IMAGE_BYTES_MAX, Image, ImageError};
+pub use items::SpanText;
+
+use crate::kernel_db::{DbError, KernelDb, SnapshotRow, SpanRow};
+use crate::transcript::{Hash256, Position, SpanId, VatId};
+use crate::verdict::{Failure, Unverifiable, Verdict};
+use source::{Miss, Source};
+
+/// A source of items and images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The node's database.
+    Database,
+    /// Copies that spanwatch took before the node deleted the rows.
+    Captures,
+    /// The node's archive directories.
+    Archive,
+}
+
+impl Origin {
+    /// All sources, in the order in which a record asks them.
+    pub const ALL: [Self; 3] = [Self::Database, Self::Captures, Self::Archive];
+
+    /// One word, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Captures => "captures",
+            Self::Archive => "archive",
+        }
+    }
+}
+
+/// The source that has the items of a span, as far as rows and file names tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemsAt {
+    /// The database: all of them, or (if no other source has any) some of them.
+    Database,
+    /// The transcript archive.
+    Archive,
+    /// Our captures, up to a position (one past the last), which may be before the span's end.
+    Captured(Position),
+    /// No source.
+    Nowhere,
+}
+
+/// Everything that is recorded about spans: the node's database, our captures, the node's archives.
+#[derive(Debug)]
+pub struct Record {
+    /// The node's database.
+    pub db: KernelDb,
+    /// The node's archive directories.
+    pub archives: Archives,
+    /// Copies of what the node deletes.
+    pub captures: Captures,
+}
+
+impl Record {
+    /// A database with its archives, without captures.
+    #[must_use]
+    pub fn new(db: KernelDb, archives: Archives) -> Self {
+        Self { db, archives, captures: Captures::default() }
+    }
+
+    /// The same record with captures.
+    #[must_use]
+    pub fn with_captures(self, captures: Captures) -> Self {
+        Self { captures, ..self }
+    }
+
+    fn sources(&self) -> [&dyn Source; 3] {
+        [&self.db, &self.captures, &self.archives]
+    }
+
+    /// The source that has the items of a span, of which the database has `present`. No item is read.
+    #[must_use]
+    pub fn items_at(&self, span: &SpanId, present: u64) -> ItemsAt {
+        let captured_to = self.captures.captured_to(span);
+        match captured_to {
+            _ if present == span.end.saturating_sub(span.start) => ItemsAt::Database,
+            Some(to) if to == span.end => ItemsAt::Captured(to),
+            _ if self.archives.has_items(span) => ItemsAt::Archive,
+            Some(to) => ItemsAt::Captured(to),
+            None if present > 0 => ItemsAt::Database,
+            None => ItemsAt::Nowhere,
+        }
+    }
+
+    /// The first source that has an image with which a span may start, and its recorded hash where that is known. `row` is the row of
+    /// `snapshots` at the position before the span. No image is read.
+    #[must_use]
+    pub fn base_image_at(&self, span: &SpanId, row: Option<&SnapshotRow>) -> Option<(Origin, Option<Hash256>)> {
+        let position = span.start.checked_sub(1)?;
+        let hash = match row {
+            Some(row) => row.hash,
+            // The node deletes the rows of a terminated vat before its last spans are verified.
+            None => self.captures.image_of(span),
+        };
+        let has = |origin: &Origin| match origin {
+            Origin::Database => row.is_some_and(|row| row.has_image),
+            Origin::Captures => hash.is_some_and(|hash| self.captures.has_image(hash)),
+            Origin::Archive => self.archives.has_image(&span.vat, position),
+        };
+        Origin::ALL.into_iter().find(has).map(|origin| (origin, hash))
+    }
+
+    /// The items of a span: those of the first source whose copy has the hash of the span's row. Where none has, the captured part of the
+    /// span, with the reason why there is no more.
+    ///
+    /// # Errors
+    /// [`Failure`] if a source could not be read, as another attempt may succeed; otherwise the reason why no copy is believed.
+    pub fn items(&self, row: &SpanRow) -> Result<(SpanText, Origin), Verdict> {
+        let id = &row.id;
+        let recorded = row.hash.ok_or(Unverifiable::SpanRow("its hash is not a sha256 in hex"))?;
+        let count = id.end.saturating_sub(id.start);
+        let (mut part, mut fault, mut trouble) = (None, None, None);
+        for source in self.sources() {
+            let origin = source.origin();
+            match source.items(id, recorded) {
+                Ok(items) if items.len() as u64 == count => {
+                    if let Some(fault) = &fault {
+                        tracing::warn!("{id}: its items were read from the source `{}`: {fault}", origin.label());
+                    }
+                    return Ok((SpanText::whole(id.clone(), items), origin));
+                }
+                Ok(items) if items.is_empty() => {}
+                Ok(items) => part = Some((items, origin)),
+                Err(Miss::Absent) => {}
+                Err(Miss::Damaged(reason)) => fault = Some(reason),
+                Err(Miss::Trouble(failure)) => trouble = trouble.or(Some(failure)),
+                Err(Miss::NodeAway(failure)) => return Err(Verdict::Failed(failure)),
+            }
+        }
+        let fault = fault.unwrap_or(Unverifiable::ItemsPruned);
+        match (part, trouble) {
+            (_, Some(failure)) => Err(Verdict::Failed(failure)),
+            (Some((items, origin)), None) => Ok((SpanText::part(id.clone(), items, fault), origin)),
+            (None, None) => Err(Verdict::Unverifiable(fault)),
+        }
+    }
+
+    /// The image that a vat saved at a position, from the first source whose copy has the recorded hash. Where its size (in bytes) is recorded,
+    /// no more than that is unpacked.
+    ///
+    /// # Errors
+    /// [`Unverifiable::BaseDamaged`] if every copy is damaged; [`Failure`] if a source could not be read, or if no source has a copy (any more):
+    /// whoever asks has seen one, so another attempt starts from what is left.
+    pub fn image(
+        &self,
+        vat: &VatId,
+        position: Position,
+        recorded: Hash256,
+        bytes: Option<u64>,
+    ) -> Result<(Image, Origin), Verdict> {
+        let (mut faults, mut trouble) = (Vec::new(), None);
+        for source in self.sources() {
+            let origin = source.origin();
+            match source.image(vat, position, recorded, bytes) {
+                Ok(image) => {
+                    for fault in faults {
+                        tracing::warn!(
+                            "{vat}:{position}: its image was read from the source `{}`: {fault}",
+                            origin.label()
+                        );
+                    }
+                    return Ok((image, origin));
+                }
+                Err(Miss::Absent) => {}
+                Err(Miss::Damaged(Unverifiable::BaseDamaged(fault))) => faults.push(fault),
+                Err(Miss::Damaged(reason)) => faults.push(reason.to_string()),
+                Err(Miss::Trouble(failure)) => trouble = trouble.or(Some(failure)),
+                Err(Miss::NodeAway(failure)) => return Err(Verdict::Failed(failure)),
+            }
+        }
+        Err(match trouble {
+            Some(failure) => Verdict::Failed(failure),
+            None if faults.is_empty() => Verdict::Failed(Failure::System(format!(
+                "the image at position {position} was deleted between planning and reading"
+            ))),
+            None => Verdict::Unverifiable(Unverifiable::BaseDamaged(faults.join("; "))),
+        })
+    }
+
+    /// The bytes of a bundle, unproved ([`bundle`] proves them). Only the database has bundles.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn bundle(&self, id: &str) -> Result<Option<Vec<u8>>, DbError> {
+        Ok(self.db.read(|reader| reader.bundle(id))?.flatten())
+    }
+}
+
+/// A database that can't be read is trouble of ours, not a fault of the record.
+impl From<DbError> for Verdict {
+    fn from(error: DbError) -> Self {
+        Self::Failed(Failure::Database(error.to_string()))
+    }
+}
+
+impl From<Unverifiable> for Verdict {
+    fn from(reason: Unverifiable) -> Self {
+        Self::Unverifiable(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests;

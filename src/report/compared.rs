@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Totals, json, text};
 use crate::replay::WorkerProgram;
-use crate::schedule::SpanReport;
 use crate::transcript::SpanId;
+use crate::verify::SpanReport;
 use crate::visible::Lines;
 use crate::words::plural;
 

@@ -8,9 +8,11 @@ use serde::Serialize;
 use super::compared::{Compared, WorkerTotals};
 use super::{Totals, reason_label};
 use crate::audit::Contradiction;
+use crate::record::Origin;
 use crate::replay::WorkerProgram;
-use crate::schedule::SpanReport;
+use crate::span::{BaseKind, SpanBegins, SpanEnds};
 use crate::verdict::{Finding, HeapAnswer, Outcome, Repeat, Verdict};
+use crate::verify::SpanReport;
 
 /// One span's outcome.
 #[derive(Debug, Serialize)]
@@ -23,9 +25,13 @@ struct SpanLine<'a> {
     end: u64,
     worker: usize,
     asked: bool,
-    begins: Option<&'static str>,
-    ends: Option<&'static str>,
-    base: &'static str,
+    begins: Option<SpanBegins>,
+    ends: Option<SpanEnds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items_from: Option<Origin>,
+    base: BaseKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_from: Option<Origin>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     base_unproved: bool,
     verdict: &'static str,
@@ -114,7 +120,9 @@ pub fn span(report: &SpanReport) -> String {
         asked: report.is_asked,
         begins: report.begins,
         ends: report.ends,
+        items_from: report.items_from,
         base: report.base,
+        base_from: report.base_from,
         base_unproved: report.is_base_unproved,
         verdict: report.verdict.label(),
         replay: match &report.verdict {

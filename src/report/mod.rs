@@ -10,8 +10,8 @@ pub mod text;
 use std::collections::BTreeMap;
 
 use crate::plan::PlannedSpan;
-use crate::schedule::SpanReport;
 use crate::verdict::Verdict;
+use crate::verify::SpanReport;
 
 /// What became of all spans together.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -79,7 +79,8 @@ pub fn reason_label(verdict: &Verdict) -> Option<&'static str> {
 /// # Errors
 /// When it can't: the text says why.
 pub fn verifiable(planned: &PlannedSpan, is_local: bool) -> Result<&'static str, String> {
-    use crate::plan::{Base, ItemsAt};
+    use crate::plan::Base;
+    use crate::record::ItemsAt;
     let count = planned.row.id.end.saturating_sub(planned.row.id.start);
     if is_local {
         Ok("local")

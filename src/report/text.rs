@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::Totals;
 use crate::kernel_db::SpanRow;
-use crate::schedule::SpanReport;
+use crate::span::{SpanBegins, SpanEnds};
 use crate::verdict::{Divergence, Outcome, Repeat, Verdict};
+use crate::verify::SpanReport;
 use crate::visible::Lines;
 use crate::words::{plural, vat_name};
 
@@ -24,8 +25,8 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
         report.incarnation,
         report.id.start,
         report.id.end,
-        report.begins.unwrap_or("?"),
-        report.ends.unwrap_or("?"),
+        report.begins.map_or("?", SpanBegins::label),
+        report.ends.map_or("?", SpanEnds::label),
         base(report),
     );
     if workers > 1 {
@@ -145,7 +146,7 @@ fn shouted(verdict: &Verdict) -> String {
 
 fn base(report: &SpanReport) -> String {
     let proof = if report.is_base_unproved { " from a diverged image" } else { "" };
-    format!("{}{proof}", report.base)
+    format!("{}{proof}", report.base.label())
 }
 
 /// The summary at the end.
@@ -211,6 +212,7 @@ fn others(totals: &Totals) -> String {
 mod tests {
     use super::*;
     use crate::audit::{Contradiction, ContradictionKind, Contradictions};
+    use crate::span::BaseKind;
     use crate::transcript::{SpanId, VatId, sha256};
     use crate::verdict::{Failure, Finding, FindingKind, NotApplicable, Partial, Unverifiable};
 
@@ -221,9 +223,11 @@ mod tests {
             incarnation: 1,
             worker: 0,
             is_asked: true,
-            begins: Some("load-snapshot"),
-            ends: Some("save-snapshot"),
-            base: "recorded",
+            begins: Some(SpanBegins::LoadSnapshot),
+            ends: Some(SpanEnds::SaveSnapshot),
+            items_from: None,
+            base_from: None,
+            base: BaseKind::Recorded,
             is_base_unproved: false,
             verdict,
             deliveries: 12,
@@ -233,7 +237,7 @@ mod tests {
             image_bytes: None,
             took: Duration::from_millis(1_234),
             evidence: None,
-            images: crate::schedule::NamedImages::default(),
+            images: crate::verify::NamedImages::default(),
             contradictions: Contradictions::default(),
         }
     }

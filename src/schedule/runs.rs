@@ -192,7 +192,7 @@ fn takes(order: &[usize], weights: &[u64], jobs: NonZeroUsize) -> u64 {
 mod tests {
     use super::*;
     use crate::kernel_db::SpanRow;
-    use crate::plan::{Begins, ItemsAt};
+    use crate::record::{ItemsAt, Origin};
     use crate::transcript::{SpanId, VatId};
 
     /// A unit of one span of 80 items, with an image of its own.
@@ -203,11 +203,10 @@ mod tests {
     fn unit_of(vat: &str, number: u64, items: u64, mebibytes: u64) -> Unit {
         let id = SpanId { vat: VatId::new(vat), start: number * items, end: (number + 1) * items };
         let row_bytes = Some(mebibytes << 20);
-        let base =
-            Base::Recorded { in_database: true, in_archive: false, is_captured: false, row_hash: None, row_bytes };
+        let base = Base::Recorded { at: Origin::Database, row_hash: None, row_bytes };
         let base = if number == 0 { Base::Blank } else { base };
         let row = SpanRow { id, hash: None, is_current: false, incarnation: 0 };
-        let (begins, ends, at) = (Begins::Unknown, None, ItemsAt::Database);
+        let (begins, ends, at) = (None, None, ItemsAt::Database);
         vec![PlannedSpan { row, items_present: items, begins, ends, items: at, base, is_asked: true, before: None }]
     }
 

@@ -4,7 +4,8 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, hash, now, signed, unsigned};
-use crate::transcript::{Hash256, Items, Position, VatId};
+use crate::record::{CaptureError, Captured};
+use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 
 /// What is captured of a span's items.
 #[derive(Debug, Clone)]
@@ -24,6 +25,34 @@ pub struct CaptureRow {
 pub struct CapturedItems {
     /// The texts, from the start of the span on.
     pub items: Items,
+}
+
+impl Captured for Store {
+    fn has_image(&self, hash: Hash256) -> Result<bool, CaptureError> {
+        Ok(Self::has_image(self, hash)?)
+    }
+
+    fn image_of(&self, span: &SpanId) -> Result<Option<Hash256>, CaptureError> {
+        Ok(Self::image_of(self, &span.vat, span.start)?)
+    }
+
+    fn captured_to(&self, span: &SpanId) -> Result<Option<Position>, CaptureError> {
+        Ok(Self::captured_to(self, &span.vat, span.start)?)
+    }
+
+    fn items(&self, span: &SpanId) -> Result<Items, CaptureError> {
+        Ok(self.captured_items(&span.vat, span.start)?.items)
+    }
+
+    fn image(&self, hash: Hash256) -> Result<Option<Vec<u8>>, CaptureError> {
+        Ok(Self::image(self, hash)?)
+    }
+}
+
+impl From<StoreError> for CaptureError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
 }
 
 impl Store {

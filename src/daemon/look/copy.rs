@@ -126,7 +126,7 @@ impl Looker<'_> {
             }
             copied += 1;
             let began = Instant::now();
-            let gzip = self.shared.db.read(|reader| reader.compressed_image(vat, image.position))?;
+            let gzip = self.shared.record.db.read(|reader| reader.compressed_image(vat, image.position))?;
             observe(&self.shared.metrics.read_transaction_seconds, began.elapsed());
             // Gone: it was replaced meanwhile, and the next look sees the next one.
             let Some(gzip) = gzip else { continue };

@@ -187,14 +187,14 @@ impl<'a> Looker<'a> {
 
     /// Whether there may have been a commit since the last look. Costs next to nothing.
     pub(super) fn is_commit_new(&self) -> bool {
-        let mark = self.shared.db.commit_mark();
+        let mark = self.shared.record.db.commit_mark();
         mark.is_none() || mark != self.commit_mark
     }
 
     /// Looks once.
     pub(super) fn look(&mut self, source: LookSource) -> Found {
         // Taken before: what is committed while we read is looked at again.
-        self.commit_mark = self.shared.db.commit_mark();
+        self.commit_mark = self.shared.record.db.commit_mark();
         let found = match self.try_look(source) {
             Ok(found) => found,
             Err(LookError::Database(error)) => {
@@ -216,9 +216,9 @@ impl<'a> Looker<'a> {
     }
 
     fn try_look(&mut self, source: LookSource) -> Result<Found, LookError> {
-        let identity = self.shared.db.identity()?;
+        let identity = self.shared.record.db.identity()?;
         let began = Instant::now();
-        let mut news = self.shared.db.read(|reader| self.read(reader, identity, source))?;
+        let mut news = self.shared.record.db.read(|reader| self.read(reader, identity, source))?;
         observe(&self.shared.metrics.read_transaction_seconds, began.elapsed());
         self.readable(&news);
         self.last_read = Some(Instant::now());
@@ -541,7 +541,7 @@ impl<'a> Looker<'a> {
                 noted.push(NotedVat { vat, closed: Vec::new(), forget_from: Some(0) });
             }
         }
-        let path = self.shared.db.path().display().to_string();
+        let path = self.shared.record.db.path().display().to_string();
         let node = NodeSeen { path, identity, pulse: pulse.clone() };
         Ok((Noted { node, vats: noted, missed, alarms, is_replaced }, tellings))
     }
@@ -601,13 +601,13 @@ impl<'a> Looker<'a> {
             return Ok(History::Waiting);
         }
         let (from, to) = vat.history;
-        let (spans, images, is_backwards) = self.shared.db.read(|reader| {
+        let (spans, images, is_backwards) = self.shared.record.db.read(|reader| {
             let spans = reader.closed_spans_backwards(&vat.vat, from, to, HISTORY_SPANS)?;
             // What the node does now says nothing of what it kept then.
             let has_image = match spans.rows.last().and_then(|row| row.id.start.checked_sub(1)) {
                 Some(before) => {
                     let row = reader.snapshot(&vat.vat, before)?;
-                    row.is_some_and(|row| row.has_image) || self.shared.archives.has_image(&vat.vat, before)
+                    row.is_some_and(|row| row.has_image) || self.shared.record.archives.has_image(&vat.vat, before)
                 }
                 None => true,
             };

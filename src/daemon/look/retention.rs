@@ -58,7 +58,7 @@ impl Retention {
 impl Looker<'_> {
     /// Learns from the spans that closed last who keeps what.
     pub(super) fn learn_retention(&mut self, vats: &[VatNews]) {
-        let archives = &self.shared.archives;
+        let archives = &self.shared.record.archives;
         let mut retention = self.shared.view().retention;
         let (mut items, mut images) = (None, None);
         for news in vats {

@@ -4,8 +4,8 @@
 
 use super::{Context, Handover};
 use crate::kernel_db::{VatOptions, WorkerType};
-use crate::plan::{ItemsAt, PlannedSpan};
-use crate::span::SpanText;
+use crate::plan::PlannedSpan;
+use crate::record::ItemsAt;
 use crate::transcript::{DeliveryKind, Hash256, Item, Position};
 use crate::verdict::{NotApplicable, Unverifiable, Verdict};
 
@@ -13,8 +13,8 @@ use crate::verdict::{NotApplicable, Unverifiable, Verdict};
 /// otherwise or are damaged.
 pub(super) fn local(context: &Context<'_>, planned: &PlannedSpan) -> Verdict {
     let nothing = Verdict::NotApplicable(NotApplicable::LocalWorker);
-    let loaded = SpanText::load(context.db, context.archives, context.captures, &planned.row, planned.items);
-    let items = loaded.and_then(|text| {
+    let loaded = context.record.items(&planned.row);
+    let items = loaded.and_then(|(text, _)| {
         let items = text.parse().map_err(Verdict::Unverifiable)?;
         Ok(sign_of_a_process(&items))
     });
@@ -80,8 +80,11 @@ pub(super) fn broken_before(
         Some(Handover { saves: Some(saves), .. }) => Some(*saves),
         _ if matches!(before.items, ItemsAt::Captured(_) | ItemsAt::Nowhere) => None,
         _ => {
-            let text = SpanText::load(context.db, context.archives, context.captures, &before.row, before.items);
-            match text.and_then(|text| Ok(saved_by(&text.parse().map_err(Verdict::Unverifiable)?))) {
+            match context
+                .record
+                .items(&before.row)
+                .and_then(|(text, _)| Ok(saved_by(&text.parse().map_err(Verdict::Unverifiable)?)))
+            {
                 Ok(saved) => saved,
                 // It has a verdict of its own where it was asked for.
                 Err(Verdict::Unverifiable(reason)) if reason.is_damage() && !before.is_asked => {

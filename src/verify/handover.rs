@@ -1,0 +1,85 @@
+//! The image that the replay of one span leaves for the replay of the next one.
+//!
+//! Owns the rule when a span may start from it. A handed image must never stand for another than the recorded one, but where nothing else is
+//! left (a chain after a divergence), and the report then says so.
+
+use super::{Context, SpanReport, verify_span};
+use crate::plan::{Base, PlannedSpan};
+use crate::record::Image;
+use crate::transcript::{Hash256, Position};
+
+/// What the replay of a span leaves for the span after it.
+#[derive(Debug, Default)]
+pub struct Handover {
+    /// Where that span starts.
+    pub(super) start: Position,
+    /// The label of its verdict.
+    pub(super) verdict: &'static str,
+    /// The hash in its `save-snapshot`.
+    pub(super) saves: Option<Hash256>,
+    /// The image that the replay gave, with any hash.
+    pub(super) image: Option<Image>,
+}
+
+impl Handover {
+    /// The image at the end of the span, if it has the recorded hash.
+    #[must_use]
+    pub fn recorded_image(&self) -> Option<&Image> {
+        self.image.as_ref().filter(|image| Some(image.hash()) == self.saves)
+    }
+
+    /// Whether a span may start from it. An image that serves no span is not worth its memory.
+    fn serves(&self, planned: &PlannedSpan) -> bool {
+        match &planned.base {
+            Base::Chained => true,
+            Base::Recorded { row_hash, .. } => row_hash.is_some() && self.image.as_ref().map(Image::hash) == *row_hash,
+            Base::Blank | Base::Gone(_) => false,
+        }
+    }
+}
+
+/// Spans of a vat that are verified one after the other, each with what the one before it left.
+#[derive(Debug)]
+pub struct Chain<'a> {
+    context: &'a Context<'a>,
+    worker: usize,
+    left: Option<Handover>,
+}
+
+impl<'a> Chain<'a> {
+    /// A chain that begins with nothing; `worker` is the number of the program.
+    #[must_use]
+    pub fn new(context: &'a Context<'a>, worker: usize) -> Self {
+        Self { context, worker, left: None }
+    }
+
+    /// Verifies the next span.
+    pub fn verify(&mut self, planned: &PlannedSpan) -> SpanReport {
+        let handed = self.left.take().filter(|left| left.serves(planned));
+        let (report, left) = verify_span(self.context, planned, self.worker, handed.as_ref());
+        self.left = Some(left);
+        report
+    }
+
+    /// Goes on with what the last span of another chain left.
+    pub(crate) fn go_on_from(&mut self, other: Chain<'_>) {
+        self.left = other.left;
+    }
+
+    /// Goes on with nothing.
+    pub(crate) fn forget(&mut self) {
+        self.left = None;
+    }
+
+    /// What the last span left.
+    #[must_use]
+    pub fn left(&self) -> Option<&Handover> {
+        self.left.as_ref()
+    }
+
+    /// Whether the last span left an image from which a span may start.
+    #[must_use]
+    pub fn can_start(&self, planned: &PlannedSpan) -> bool {
+        self.left.as_ref().is_some_and(|left| left.serves(planned))
+    }
+}
