@@ -6,7 +6,7 @@
 //! | the order of the items | [`Span::new`] | [`crate::span`] |
 //! | the base: bundles, a recorded image, or the image that the span before it left | `base` here, [`Chain`] | [`crate::plan`], [`crate::record`] |
 //! | replays, and what they mean together | [`judge`] | [`crate::judge`] |
-//! | heaps, where hashes differ | [`heaps`] | [`crate::judge::heaps`] |
+//! | heaps, where hashes differ | `heaps::add_to` | [`crate::judge`] |
 //! | evidence | [`Keeper::keep`] | [`crate::evidence`] |
 //! | the rows around it | `links` | [`crate::history`] |
 //!
