@@ -48,6 +48,18 @@ impl Verdict {
         }
     }
 
+    /// The label of its reason, for a verdict that has one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Verified | Self::Partial(_) | Self::Diverged(_) => None,
+            Self::Contradicted(otherwise) => otherwise.reason(),
+            Self::Unverifiable(reason) => Some(reason.label()),
+            Self::Failed(failure) => Some(failure.label()),
+            Self::NotApplicable(reason) => Some(reason.label()),
+        }
+    }
+
     /// Whether it says that the node's own record is damaged.
     #[must_use]
     pub fn is_damage(&self) -> bool {

@@ -217,7 +217,7 @@ impl Walk<'_> {
             },
             other => Fault {
                 start: id.start,
-                reason: crate::report::reason_label(other).unwrap_or("system"),
+                reason: other.reason().unwrap_or("system"),
                 is_damage: false,
                 explanation: match other {
                     Verdict::Failed(failure) => failure.to_string(),

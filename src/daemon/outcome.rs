@@ -1,6 +1,6 @@
 //! A span's report in the words of the store.
 
-use crate::report::{json, reason_label};
+use crate::report::json;
 use crate::store::{Job, Outcome, Source};
 use crate::verdict::{Unverifiable, Verdict};
 use crate::verify::SpanReport;
@@ -16,7 +16,7 @@ pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Ou
     let partial = report.verdict.partial();
     Outcome {
         verdict: report.verdict.label(),
-        reason: reason_label(&report.verdict),
+        reason: report.verdict.reason(),
         explanation: explanation(report),
         contradictions: report.contradictions.kinds().collect(),
         kinds,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Totals;
 use super::compared::{Compared, WorkerTotals};
-use super::{Totals, reason_label};
 use crate::audit::Contradiction;
 use crate::record::Origin;
 use crate::replay::WorkerProgram;
@@ -139,7 +139,7 @@ pub fn span(report: &SpanReport) -> String {
         heap: divergence.and_then(|divergence| divergence.heap.as_deref()),
         evidence: report.evidence.as_ref().and_then(|kept| kept.as_ref().ok()).map(|kept| &kept.folder[..]),
         failure: divergence.and_then(|divergence| divergence.failure.as_deref()),
-        reason: reason_label(&report.verdict),
+        reason: report.verdict.reason(),
         damage: report.verdict.is_damage(),
         explanation: explanation(&report.verdict),
         stopped_at: report.stopped_at,

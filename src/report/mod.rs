@@ -38,7 +38,7 @@ impl Totals {
     /// Counts a span.
     pub fn add(&mut self, report: &SpanReport) {
         *self.verdicts.entry(report.verdict.label()).or_default() += 1;
-        if let Some(reason) = reason_label(&report.verdict) {
+        if let Some(reason) = report.verdict.reason() {
             *self.reasons.entry(reason).or_default() += 1;
         }
         self.on_the_way += u64::from(!report.is_asked);
@@ -59,18 +59,6 @@ impl Totals {
     #[must_use]
     pub fn count(&self, label: &str) -> u64 {
         self.verdicts.get(label).copied().unwrap_or(0)
-    }
-}
-
-/// The label of the reason of a verdict that has one.
-#[must_use]
-pub fn reason_label(verdict: &Verdict) -> Option<&'static str> {
-    match verdict {
-        Verdict::Verified | Verdict::Partial(_) | Verdict::Diverged(_) => None,
-        Verdict::Contradicted(otherwise) => reason_label(otherwise),
-        Verdict::Unverifiable(reason) => Some(reason.label()),
-        Verdict::Failed(failure) => Some(failure.label()),
-        Verdict::NotApplicable(reason) => Some(reason.label()),
     }
 }
 
