@@ -30,6 +30,7 @@ use crate::forensics::bisect::BisectError;
 use crate::forensics::export::ExportError;
 use crate::forensics::source::SourceError;
 use crate::heap::HeapError;
+use crate::heap::query::PathError;
 use crate::kernel_db::DbError;
 use crate::log::Wishes;
 use crate::record::archives::ArchiveError;
@@ -197,8 +198,8 @@ enum CliError {
     ImageSource(#[from] SourceError),
     #[error("failed to read the image {name}: {source}")]
     Image { name: String, source: HeapError },
-    #[error("no object {path} in the image {image}: {what}")]
-    NoObject { path: String, image: String, what: String },
+    #[error("no object {path} in the image {image}: {source}")]
+    NoObject { path: String, image: String, source: PathError },
     #[error("failed to write the result: {0}")]
     Output(#[from] io::Error),
 }

@@ -322,10 +322,10 @@ struct QueryReport {
 fn query(args: &QueryArgs) -> Result<Exit, CliError> {
     let opened = open(&args.image)?;
     let names = Names::of(&opened.heap);
-    let found = query::find(&opened.heap, &names, &args.path).map_err(|what| CliError::NoObject {
+    let found = query::find(&opened.heap, &names, &args.path).map_err(|source| CliError::NoObject {
         path: args.path.clone(),
         image: opened.name.clone(),
-        what,
+        source,
     })?;
     let object = query::look(&opened.heap, &names, found, args.top);
     let mut out = visible::buffered_stdout();
@@ -356,10 +356,10 @@ struct RetainersReport {
 fn retainers(args: &QueryArgs) -> Result<Exit, CliError> {
     let opened = open(&args.image)?;
     let names = Names::of(&opened.heap);
-    let found = query::find(&opened.heap, &names, &args.path).map_err(|what| CliError::NoObject {
+    let found = query::find(&opened.heap, &names, &args.path).map_err(|source| CliError::NoObject {
         path: args.path.clone(),
         image: opened.name.clone(),
-        what,
+        source,
     })?;
     let retained = query::retainers(&opened.heap, &names, found, args.top);
     let mut out = visible::buffered_stdout();

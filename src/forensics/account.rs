@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::causes::{Cause, Facts, causes};
+use super::cost::Cost;
 use super::difference::{Difference, first_difference};
 use super::readable::readable;
 use crate::evidence::manifest::{Seen, WorkerColumn};
@@ -108,21 +109,6 @@ impl SyscallRow {
         }
         notes
     }
-}
-
-/// What a delivery cost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Cost {
-    /// Its position.
-    pub position: Position,
-    /// Its kind.
-    pub kind: String,
-    /// In a person's words.
-    pub readable: String,
-    /// As recorded.
-    pub recorded: Option<u64>,
-    /// As replayed; `None` where it did not come to it.
-    pub replayed: Option<u64>,
 }
 
 impl Mark {

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::account::Cost;
+use super::cost::Cost;
 use crate::evidence::Manifest;
 use crate::evidence::manifest::WorkerColumn;
 use crate::verdict::{Finding, FindingClass, FindingKind, HeapAnswer, HeapLikeness};

@@ -1,6 +1,7 @@
 //! `spanwatch explain`: an account as text for people.
 
-use super::account::{Account, Cost, DeliveryAccount, SyscallRow};
+use super::account::{Account, DeliveryAccount, SyscallRow};
+use super::cost::Cost;
 use super::readable::readable;
 use crate::verdict::HeapAnswer;
 use crate::visible::{self, Lines};

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::account::{Account, Cost, DeliveryAccount, SyscallRow};
+use super::account::{Account, DeliveryAccount, SyscallRow};
+use super::cost::Cost;
 use super::plot::plot;
 use super::readable::readable;
 use super::segments::{Segment, segments};

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod bisect;
 pub mod causes;
+pub mod cost;
 pub mod difference;
 pub mod explain;
 pub mod export;

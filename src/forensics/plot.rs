@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use maud::{Markup, html};
 
-use super::account::Cost;
+use super::cost::Cost;
 use crate::transcript::Position;
 
 /// The size of the drawing; it grows and shrinks with the page.

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use super::graph::Class;
+use super::keys::Key;
+use super::model::{ChunkUse, Heap};
 use super::naming::Names;
 use super::slot::{Kind, Slot, SlotIndex};
 use super::text;
-use super::{ChunkUse, Heap};
 
 /// Slots by kind.
 pub type Kinds = BTreeMap<Kind, u64>;
@@ -237,7 +238,7 @@ fn texts(heap: &Heap) -> HashMap<&[u8], u64> {
 
 fn keys(heap: &Heap) -> HashMap<&[u8], u64> {
     let keys = (0..heap.keys().count()).filter_map(|id| match heap.key(id) {
-        super::Key::Name(name) | super::Key::Registered(name) => Some((name, 1)),
+        Key::Name(name) | Key::Registered(name) => Some((name, 1)),
         _ => None,
     });
     keys.collect()

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::HeapError;
+use super::error::HeapError;
 
 /// The versions whose images can be read.
 pub const UNDERSTOOD: &str = "XS 13.3 with slots of 32 bytes, little-endian, signature \"xsnap 1\" (xsnap 0.15.0)";
@@ -141,6 +141,7 @@ impl Container {
         if (major, minor) != MAJOR_MINOR || slot_size != SLOT_SIZE || signature != SIGNATURE {
             let order = if slot_size < 0 { "big-endian" } else { "little-endian" };
             return Err(HeapError::Version {
+                understood: UNDERSTOOD,
                 found: format!(
                     "XS {major}.{minor}.{patch} with slots of {} bytes, {order}, signature {:?}",
                     slot_size.unsigned_abs(),

@@ -10,9 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::code::{Code, LINE, MadeUp, MadeUpKeys, PROFILE};
 use super::container::CounterMeaning;
+use super::keys::{Key, KeyId};
+use super::model::Heap;
 use super::slot::{Kind, Slot, SlotIndex};
 use super::text::RegExpParts;
-use super::{Heap, Key, KeyId};
 use crate::transcript::Hash256;
 
 /// Makes the fingerprint of a heap.

@@ -4,8 +4,8 @@
 //! objects: which slots after an object's own are its array, its list, its scope. It must never follow a reference: walks
 //! are for those who ask.
 
-use super::check::Heap;
 use super::keys::{Key, KeyId};
+use super::model::Heap;
 use super::slot::{Kind, Slot, SlotIndex, behaviors, flags};
 use super::text;
 

@@ -3,9 +3,9 @@
 //! Owns which way is the better one: from an object that liveslots registered (`⟨o+11⟩`) before the global object, along
 //! properties and variables before prototypes and the engine's own slots. It must never decide what differs.
 
-use super::check::Heap;
 use super::graph::{Class, Label};
 use super::keys::Key;
+use super::model::Heap;
 use super::slot::{Kind, Slot, SlotIndex};
 use super::tables::ROOTS;
 use super::text;

@@ -5,9 +5,9 @@
 
 use serde::Serialize;
 
-use super::Heap;
 use super::diff::{target, value};
 use super::graph::{Class, Label};
+use super::model::Heap;
 use super::naming::Names;
 use super::slot::{Kind, Slot, SlotIndex, flags};
 use super::tables::ROOTS;
@@ -49,7 +49,7 @@ pub struct Retainer {
 
 /// A step from a root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct PathStep {
     /// How it is referred to.
     pub by: String,
     /// What is there.
@@ -64,28 +64,49 @@ pub struct Retained {
     /// What it is.
     pub what: String,
     /// The shortest way from a root along references that keep, the object itself last. Empty if nothing keeps it.
-    pub from_root: Vec<Step>,
+    pub from_root: Vec<PathStep>,
     /// What refers to it.
     pub retainers: Vec<Retainer>,
     /// How many references there are.
     pub retainers_total: u64,
 }
 
+/// Why a path leads to no object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// No slot has this number.
+    #[error("slots are numbered from 1 to {count}")]
+    Number {
+        /// How many slots there are.
+        count: u32,
+    },
+    /// The path begins with no name that is known.
+    #[error(
+        "a path begins with <o+11> or another name that liveslots registered, globalThis, %Map% or another intrinsic, or \
+         ::name for a variable of the program"
+    )]
+    Start,
+    /// The path leads part of the way.
+    #[error("{so_far} is there, and refers to nothing as {rest}")]
+    Rest {
+        /// The part that leads to an object.
+        so_far: String,
+        /// The part that does not.
+        rest: String,
+    },
+}
+
 /// Finds an object by a path.
 ///
 /// # Errors
-/// When the path leads nowhere; the text says how far it led.
-pub fn find(heap: &Heap, names: &Names<'_>, path: &str) -> Result<SlotIndex, String> {
+/// When the path leads to no object.
+pub fn find(heap: &Heap, names: &Names<'_>, path: &str) -> Result<SlotIndex, PathError> {
     if let Some(number) = path.strip_prefix('#') {
         let slot = number.parse().ok().filter(|slot| (1..=heap.slot_count()).contains(slot));
-        return slot.ok_or_else(|| format!("slots are numbered from 1 to {}", heap.slot_count()));
+        return slot.ok_or(PathError::Number { count: heap.slot_count() });
     }
     let path = path.replace('<', "⟨").replacen('>', "⟩", usize::from(path.starts_with('<')));
-    let (mut node, mut rest) = start(heap, names, &path).ok_or_else(|| {
-        "a path begins with <o+11> or another name that liveslots registered, globalThis, %Map% or another intrinsic, or \
-         ::name for a variable of the program"
-            .to_owned()
-    })?;
+    let (mut node, mut rest) = start(heap, names, &path).ok_or(PathError::Start)?;
     while !rest.is_empty() {
         // A name can be the beginning of another: the longest that fits is meant.
         let mut best: Option<(usize, SlotIndex)> = None;
@@ -106,7 +127,7 @@ pub fn find(heap: &Heap, names: &Names<'_>, path: &str) -> Result<SlotIndex, Str
             None if cell.kind == Kind::Reference => node = cell.first(),
             None => {
                 let so_far = path.strip_suffix(rest).unwrap_or_default();
-                return Err(format!("{so_far} is there, and refers to nothing as {rest}"));
+                return Err(PathError::Rest { so_far: so_far.to_owned(), rest: rest.to_owned() });
             }
         }
     }
@@ -284,7 +305,7 @@ pub fn retainers(heap: &Heap, names: &Names<'_>, node: SlotIndex, retainers_max:
 }
 
 /// The shortest way from a root, breadth first. A name that liveslots gave is no root: it refers weakly.
-fn from_root(heap: &Heap, names: &Names<'_>, node: SlotIndex) -> Vec<Step> {
+fn from_root(heap: &Heap, names: &Names<'_>, node: SlotIndex) -> Vec<PathStep> {
     let nodes = heap.slot_count() as usize + 1;
     let mut before: Vec<Option<(SlotIndex, Label)>> = vec![None; nodes];
     let mut queue = std::collections::VecDeque::new();
@@ -318,7 +339,7 @@ fn from_root(heap: &Heap, names: &Names<'_>, node: SlotIndex) -> Vec<Step> {
             Label::Content => "value".to_owned(),
             label => names.label(from, label),
         };
-        steps.push(Step { by, what: describe(heap, names, at) });
+        steps.push(PathStep { by, what: describe(heap, names, at) });
         at = from;
     }
     steps.reverse();

@@ -3,9 +3,9 @@
 //! Walking again must give 1, 2, 3 … to the last. That is the strongest check of all: it proves that every slot is reachable
 //! and that none refers to another by mistake. The engine recurses here; this must not.
 
-use super::HeapError;
-use super::check::Heap;
-use super::slot::{Kind, Slot, SlotIndex};
+use crate::heap::error::HeapError;
+use crate::heap::model::Heap;
+use crate::heap::slot::{Kind, Slot, SlotIndex};
 
 /// What is still to be walked, the next on top.
 #[derive(Debug, Clone, Copy)]
