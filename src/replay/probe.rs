@@ -17,8 +17,11 @@ use super::zone;
 use crate::record::image::Image;
 use crate::sandbox::Sandbox;
 
-/// Reports the greatest depth that the compiler takes, of a function that is never called, to within a 256th (each try takes
-/// many milliseconds, and [`Probe::compare`] asks for no more), and how far the local zone is from UTC in two seasons. Said as a syscall, as a worker has no other way of asking for attention.
+/// The worker's self-test: the greatest depth of nested code that the compiler takes, to within a 256th, and the local
+/// zone's distance from UTC in January and in July.
+///
+/// The nested function is never called. Each try takes many milliseconds, and [`Probe::compare`] needs no finer answer.
+/// The script reports by a syscall, the only message that a worker can send unasked.
 const SCRIPT: &str = r#"e(() => {
   const nests = depth => {
     try { Function("[".repeat(depth) + "]".repeat(depth)); return true; }
