@@ -258,3 +258,99 @@ pub fn blank_beginning(
     );
     Ok(Beginning::Blank { programs, set_bundle })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transcript::VatId;
+
+    const INITIALIZE: &str = r#"{"d":["initialize-worker",{"source":{"bundleID":"b1-00"},"workerOptions":{"type":"xsnap","bundleIDs":["b0-00"]}}],"sc":[],"r":{"status":"ok"}}"#;
+    const LOCAL: &str = r#"{"d":["initialize-worker",{"source":{"bundleID":"b1-00"},"workerOptions":{"type":"local"}}],"sc":[],"r":{"status":"ok"}}"#;
+    const UNKNOWN: &str = r#"{"d":["initialize-worker",{"source":{"bundleID":"b1-00"},"workerOptions":{"type":"newWorker"}}],"sc":[],"r":{"status":"ok"}}"#;
+    const LOAD: &str = r#"{"d":["load-snapshot",{"snapshotID":"f467b89caf819ee4ba76ffecf353d99eb374b673ea01da456beb73a9a9d372e6"}],"sc":[],"r":{"status":"ok"}}"#;
+    const SAVE: &str = r#"{"d":["save-snapshot"],"sc":[],"r":{"status":"ok","snapshotID":"f467b89caf819ee4ba76ffecf353d99eb374b673ea01da456beb73a9a9d372e6"}}"#;
+    const SHUTDOWN: &str = r#"{"d":["shutdown-worker"],"sc":[],"r":{"status":"ok"}}"#;
+    const DELIVERY: &str = r#"{"d":["bringOutYourDead"],"sc":[],"r":{"status":"ok","metering":{"computrons":2364}}}"#;
+    const FAILED: &str = r#"{"d":["bringOutYourDead"],"sc":[],"r":{"status":"error"}}"#;
+    const UNMETERED: &str = r#"{"d":["bringOutYourDead"],"sc":[],"r":{"status":"ok"}}"#;
+    const BUSY_SAVE: &str = r#"{"d":["save-snapshot"],"sc":[{"s":["exit",false,{}],"r":["ok",null]}],"r":{"status":"ok","snapshotID":"f467b89caf819ee4ba76ffecf353d99eb374b673ea01da456beb73a9a9d372e6"}}"#;
+
+    /// What a span of these items is: its end, its deliveries and the end of what was seen; or the reason why it is none.
+    fn told(texts: &[&str], ends_by_rows: Option<SpanEnds>, is_whole: bool) -> String {
+        let id = SpanId { vat: VatId::new("v7"), start: 5, end: 5 + texts.len() as u64 + u64::from(!is_whole) };
+        let items: Vec<_> =
+            (5..).zip(texts.iter().map(|text| Item::parse(text.as_bytes()).expect("a kernel's item"))).collect();
+        match Span::new(&id, ends_by_rows, &items, is_whole) {
+            Ok(span) => {
+                assert_eq!(span.saves.is_some(), span.ends == SpanEnds::SaveSnapshot);
+                assert_eq!(span.loads().is_some(), texts[0] == LOAD);
+                format!("{}, {} deliveries, seen to {}", span.ends.label(), span.deliveries.len(), span.seen_to)
+            }
+            Err(Verdict::Unverifiable(reason)) => reason.to_string(),
+            Err(Verdict::NotApplicable(reason)) => reason.label().to_owned(),
+            Err(other) => other.label().to_owned(),
+        }
+    }
+
+    #[test]
+    fn items_are_in_an_order_in_which_a_kernel_writes_them() {
+        for (texts, expected) in [
+            (&[INITIALIZE, DELIVERY, SAVE][..], "save-snapshot, 1 deliveries, seen to 8"),
+            (&[LOAD, DELIVERY, FAILED, SHUTDOWN], "shutdown-worker, 2 deliveries, seen to 9"),
+            (&[LOAD, DELIVERY], "termination, 1 deliveries, seen to 7"),
+            (&[LOAD, SAVE], "save-snapshot, 0 deliveries, seen to 7"),
+            (&[LOAD, SHUTDOWN], "empty"),
+            (&[LOAD], "empty"),
+            (&[], "empty"),
+            (&[LOCAL, DELIVERY], "local_worker"),
+            (&[UNKNOWN, DELIVERY], "it runs in a worker of unknown type \"newWorker\""),
+            (&[DELIVERY, SAVE], "item 5 is out of place: the span begins with bringOutYourDead"),
+            (&[LOAD, SAVE, DELIVERY, SAVE], "item 6 is out of place: save-snapshot stands in the middle of the span"),
+            (&[LOAD, INITIALIZE, SAVE], "item 6 is out of place: initialize-worker stands in the middle of the span"),
+            (&[LOAD, UNMETERED, SAVE], "item 6 is out of place: bringOutYourDead has no computrons"),
+            (&[LOAD, DELIVERY, BUSY_SAVE], "item 7 is out of place: save-snapshot has syscalls or an error"),
+        ] {
+            assert_eq!(told(texts, None, true), expected, "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_that_lost_its_snapshot_does_not_pass_for_a_terminated_one() {
+        let texts = [LOAD, DELIVERY];
+        let expected = "item 6 is out of place: the span ends with termination, other rows say save-snapshot";
+        assert_eq!(told(&texts, Some(SpanEnds::SaveSnapshot), true), expected);
+        assert_eq!(told(&texts, Some(SpanEnds::SaveSnapshot), false), "unseen, 1 deliveries, seen to 7");
+    }
+
+    #[test]
+    fn without_its_end_a_span_without_deliveries_is_unknown_and_not_empty() {
+        assert_eq!(told(&[LOAD], None, false), "its items were pruned by the node");
+    }
+
+    #[test]
+    fn labels_are_those_of_the_transcript() {
+        let items = [(INITIALIZE, "initialize-worker"), (LOAD, "load-snapshot"), (DELIVERY, "none")];
+        for (text, expected) in items {
+            let item = Item::parse(text.as_bytes()).expect("a kernel's item");
+            assert_eq!(SpanBegins::of(&item.kind).map_or("none", SpanBegins::label), expected);
+        }
+        for ends in [SpanEnds::SaveSnapshot, SpanEnds::ShutdownWorker, SpanEnds::Termination, SpanEnds::Unseen] {
+            assert_eq!(serde_json::to_string(&ends).expect("a word"), format!("{:?}", ends.label()));
+        }
+    }
+
+    #[test]
+    fn a_blank_worker_gets_no_bundle_that_is_missing_or_forged() {
+        let texts = [INITIALIZE, DELIVERY];
+        let items: Vec<_> =
+            (0..).zip(texts.iter().map(|text| Item::parse(text.as_bytes()).expect("a kernel's item"))).collect();
+        let id = SpanId { vat: VatId::new("v7"), start: 0, end: 2 };
+        let span = Span::new(&id, None, &items, true).expect("a span");
+        let missing = blank_beginning(|_| Ok(None), &span, &VatOptions::default(), false);
+        let Err(Verdict::Unverifiable(Unverifiable::BundleMissing(id))) = missing else { panic!("{missing:?}") };
+        assert_eq!(id, "b0-00");
+        let forged = |id: &str| Ok(Some(CodeBundle { id: id.to_owned(), bytes: b"{}".to_vec() }));
+        let damaged = blank_beginning(forged, &span, &VatOptions::default(), false);
+        assert!(matches!(damaged, Err(Verdict::Unverifiable(Unverifiable::BundleDamaged { .. }))), "{damaged:?}");
+    }
+}
