@@ -220,8 +220,79 @@ pub enum Base {
     },
     /// The image that a replay of the span before it gives.
     Chained,
-    /// None of these: why not.
-    Gone(String),
+    /// None of these.
+    Gone(NoBase),
+}
+
+/// The reason why no image can be made for a span whose recorded one is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoBase {
+    /// No row of a span before it.
+    #[error("the span before it is not in the database")]
+    NoSpanBefore,
+    /// The span before it belongs to another incarnation.
+    #[error("the span before it is of another incarnation")]
+    OtherIncarnation,
+    /// The span before it cannot be replayed, as items are missing.
+    #[error("the span before it, which starts at {start}, does not have all its items")]
+    ItemsMissing {
+        /// Where that span starts.
+        start: Position,
+    },
+    /// The span before it has no base either.
+    #[error("the span before it, which starts at {start}, has no image to start from either")]
+    NoImageBefore {
+        /// Where that span starts.
+        start: Position,
+    },
+}
+
+/// Whether a span can be verified, as far as rows tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outlook {
+    /// Its items and its base are there.
+    Verifiable,
+    /// Its vat runs in the kernel's process: there is nothing to verify.
+    Local,
+    /// It is still open.
+    Open,
+    /// It cannot be verified.
+    Not(Obstacle),
+}
+
+/// The reason why a span cannot be verified.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// No source has its items.
+    #[error("its items were pruned")]
+    ItemsPruned,
+    /// Some items are missing.
+    #[error("only {present} of its {count} items are there")]
+    ItemsMissing {
+        /// How many there are.
+        present: u64,
+        /// How many there should be.
+        count: u64,
+    },
+    /// It has no base.
+    #[error("the image that it starts from is gone, and {0}")]
+    NoBase(NoBase),
+    /// The rows of its vat contradict one another there.
+    #[error("{0}")]
+    HistoryBroken(String),
+}
+
+impl Outlook {
+    /// One word, as in JSON.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Verifiable => "yes",
+            Self::Local => "local",
+            Self::Open => "open",
+            Self::Not(_) => "no",
+        }
+    }
 }
 
 impl Base {
@@ -280,6 +351,24 @@ impl PlannedSpan {
             ItemsAt::Archive => true,
             ItemsAt::Captured(to) => to == self.row.id.end,
             ItemsAt::Nowhere => false,
+        }
+    }
+
+    /// Whether it can be verified.
+    #[must_use]
+    pub fn outlook(&self, survey: &Survey) -> Outlook {
+        if let Some(reason) = survey.history.reason(&self.row.id) {
+            return Outlook::Not(Obstacle::HistoryBroken(reason.to_string()));
+        }
+        if self.is_local(survey) {
+            return Outlook::Local;
+        }
+        let count = self.row.id.end.saturating_sub(self.row.id.start);
+        match &self.base {
+            _ if self.items == ItemsAt::Nowhere => Outlook::Not(Obstacle::ItemsPruned),
+            _ if !self.has_all_items() => Outlook::Not(Obstacle::ItemsMissing { present: self.items_present, count }),
+            Base::Gone(why) => Outlook::Not(Obstacle::NoBase(*why)),
+            Base::Blank | Base::Recorded { .. } | Base::Chained => Outlook::Verifiable,
         }
     }
 
@@ -379,19 +468,11 @@ fn base(
         return Base::Recorded { at, row_hash, row_bytes: snapshot.and_then(|snapshot| snapshot.bytes) };
     }
     match before {
-        None => Base::Gone("the span before it is not in the database".to_owned()),
-        Some(before) if before.row.incarnation != row.incarnation => {
-            Base::Gone("the span before it is of another incarnation".to_owned())
-        }
-        Some(before) if !before.has_all_items() => Base::Gone(format!(
-            "the span before it, which starts at {}, does not have all its items",
-            before.row.id.start
-        )),
+        None => Base::Gone(NoBase::NoSpanBefore),
+        Some(before) if before.row.incarnation != row.incarnation => Base::Gone(NoBase::OtherIncarnation),
+        Some(before) if !before.has_all_items() => Base::Gone(NoBase::ItemsMissing { start: before.row.id.start }),
         Some(before) => match &before.base {
-            Base::Gone(_) => Base::Gone(format!(
-                "the span before it, which starts at {}, has no image to start from either",
-                before.row.id.start
-            )),
+            Base::Gone(_) => Base::Gone(NoBase::NoImageBefore { start: before.row.id.start }),
             _ => Base::Chained,
         },
     }

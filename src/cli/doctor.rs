@@ -9,11 +9,11 @@ use serde::Serialize;
 use super::args::{DbArgs, Format, WorkerArgs};
 use super::{CliError, Exit};
 use crate::kernel_db::{Access, BundleRow, DbError, KernelDb};
-use crate::plan::{Base, Selection, Survey, plan};
+use crate::plan::{Base, Obstacle, Outlook, Selection, Survey, plan};
 use crate::record::bundle;
 use crate::record::{ItemsAt, Origin};
 use crate::replay::{Probe, WorkerProgram};
-use crate::report::{history, json, verifiable};
+use crate::report::{history, json};
 use crate::visible::{self, Out};
 use crate::words::plural;
 
@@ -79,7 +79,10 @@ impl Kept {
         let spans = units.iter().flatten().filter(|planned| !planned.is_local(survey));
         for planned in spans {
             kept.closed_spans += 1;
-            kept.verifiable += u64::from(verifiable(planned, false).is_ok());
+            // A broken history is told apart: it says nothing of what the node keeps.
+            let are_parts_there =
+                matches!(planned.outlook(survey), Outlook::Verifiable | Outlook::Not(Obstacle::HistoryBroken(_)));
+            kept.verifiable += u64::from(are_parts_there);
             match planned.items {
                 ItemsAt::Database => kept.items_in_database += 1,
                 ItemsAt::Archive => kept.items_in_archive += 1,

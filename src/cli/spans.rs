@@ -9,9 +9,9 @@ use super::args::{DbArgs, Format, SelectionArgs};
 use super::verify::write_history;
 use super::{CliError, Exit};
 use crate::kernel_db::SpanRow;
-use crate::plan::{PlannedSpan, Survey, plan};
+use crate::plan::{Obstacle, Outlook, PlannedSpan, Survey, plan};
 use crate::record::ItemsAt;
-use crate::report::{json, verifiable};
+use crate::report::json;
 use crate::span::{BaseKind, SpanEnds};
 use crate::transcript::SpanId;
 use crate::visible;
@@ -38,7 +38,8 @@ struct SpanLine<'a> {
     items: &'static str,
     items_present: u64,
     base: BaseKind,
-    verifiable: &'static str,
+    #[serde(serialize_with = "label")]
+    verifiable: Outlook,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -72,13 +73,13 @@ pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
             None => describe_open(row, *items_present, &survey),
         };
         match line.verifiable {
-            "yes" => summary.verifiable += 1,
-            "local" => summary.local += 1,
-            "open" => summary.open += 1,
-            _ => summary.not_verifiable += 1,
+            Outlook::Verifiable => summary.verifiable += 1,
+            Outlook::Local => summary.local += 1,
+            Outlook::Open => summary.open += 1,
+            Outlook::Not(_) => summary.not_verifiable += 1,
         }
-        summary.spans += u64::from(line.verifiable != "open");
-        summary.by_chaining += u64::from(line.verifiable == "yes" && line.base == BaseKind::Chained);
+        summary.spans += u64::from(line.verifiable != Outlook::Open);
+        summary.by_chaining += u64::from(line.verifiable == Outlook::Verifiable && line.base == BaseKind::Chained);
         match args.db.format {
             Format::Json => writeln!(out, "{}", json::line(&line))?,
             Format::Text => writeln!(out, "{}", text_of(&line))?,
@@ -107,10 +108,10 @@ pub(super) fn run(args: SpansArgs) -> Result<Exit, CliError> {
 
 fn describe<'a>(planned: &'a PlannedSpan, survey: &'a Survey) -> SpanLine<'a> {
     let id = &planned.row.id;
-    let broken = survey.history.reason(id);
-    let verifiable = match &broken {
-        Some(reason) => Err(reason.to_string()),
-        None => verifiable(planned, planned.is_local(survey)),
+    let verifiable = planned.outlook(survey);
+    let (reason, damage) = match &verifiable {
+        Outlook::Not(obstacle) => (Some(obstacle.to_string()), matches!(obstacle, Obstacle::HistoryBroken(_))),
+        Outlook::Verifiable | Outlook::Local | Outlook::Open => (None, false),
     };
     SpanLine {
         r#type: "span",
@@ -128,10 +129,14 @@ fn describe<'a>(planned: &'a PlannedSpan, survey: &'a Survey) -> SpanLine<'a> {
         },
         items_present: planned.items_present,
         base: planned.base.kind(),
-        verifiable: verifiable.as_ref().map_or("no", |word| word),
-        reason: verifiable.err(),
-        damage: broken.is_some(),
+        verifiable,
+        reason,
+        damage,
     }
+}
+
+fn label<S: serde::Serializer>(outlook: &Outlook, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(outlook.label())
 }
 
 /// A span to which items are still added. Its items and the image that it starts from are always there.
@@ -151,7 +156,7 @@ fn describe_open<'a>(row: &'a SpanRow, items_present: u64, survey: &'a Survey) -
         items: "database",
         items_present,
         base: if has_image { BaseKind::Recorded } else { BaseKind::Blank },
-        verifiable: "open",
+        verifiable: Outlook::Open,
         damage: broken.is_some(),
         reason: Some(broken.map_or_else(|| "it is verified once it is closed".to_owned(), |reason| reason.to_string())),
     }
@@ -168,6 +173,6 @@ fn text_of(line: &SpanLine<'_>) -> String {
         line.end,
         line.items,
         line.base.label(),
-        line.verifiable
+        line.verifiable.label()
     )
 }

@@ -9,7 +9,6 @@ pub mod text;
 
 use std::collections::BTreeMap;
 
-use crate::plan::PlannedSpan;
 use crate::verdict::Verdict;
 use crate::verify::SpanReport;
 
@@ -59,26 +58,5 @@ impl Totals {
     #[must_use]
     pub fn count(&self, label: &str) -> u64 {
         self.verdicts.get(label).copied().unwrap_or(0)
-    }
-}
-
-/// Whether a planned span can be verified: `yes`, or `local` where there is nothing to verify.
-///
-/// # Errors
-/// When it can't: the text says why.
-pub fn verifiable(planned: &PlannedSpan, is_local: bool) -> Result<&'static str, String> {
-    use crate::plan::Base;
-    use crate::record::ItemsAt;
-    let count = planned.row.id.end.saturating_sub(planned.row.id.start);
-    if is_local {
-        Ok("local")
-    } else if planned.items == ItemsAt::Nowhere {
-        Err("its items were pruned".to_owned())
-    } else if !planned.has_all_items() {
-        Err(format!("only {} of its {count} items are there", planned.items_present))
-    } else if let Base::Gone(why) = &planned.base {
-        Err(format!("the image that it starts from is gone, and {why}"))
-    } else {
-        Ok("yes")
     }
 }

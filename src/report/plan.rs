@@ -4,9 +4,8 @@
 
 use serde::Serialize;
 
-use super::verifiable;
 use crate::kernel_db::SpanRow;
-use crate::plan::{Selection, Survey, Unit};
+use crate::plan::{Outlook, Selection, Survey, Unit};
 
 /// The first line of `verify`, `"type":"plan"`. Each number of spans is for one worker.
 #[derive(Debug, Serialize)]
@@ -42,11 +41,10 @@ impl Plan {
         let (mut spans, mut on_the_way, mut expected) = (0, 0, Expected::default());
         for planned in units.iter().flatten() {
             *if planned.is_asked { &mut spans } else { &mut on_the_way } += 1;
-            let is_whole = survey.history.reason(&planned.row.id).is_none();
-            *match verifiable(planned, planned.is_local(survey)) {
-                Ok("local") => &mut expected.not_applicable,
-                Ok(_) if is_whole => &mut expected.replayed,
-                Ok(_) | Err(_) => &mut expected.unverifiable,
+            *match planned.outlook(survey) {
+                Outlook::Local => &mut expected.not_applicable,
+                Outlook::Verifiable => &mut expected.replayed,
+                Outlook::Not(_) | Outlook::Open => &mut expected.unverifiable,
             } += 1;
         }
         let open = open(survey, selection).count() as u64;

@@ -160,7 +160,7 @@ impl<'a> Step<'a> {
                 self.report.base_from = Some(origin);
                 Ok(Beginning::Image(read.insert(image)))
             }
-            (Base::Gone(why), _) => Err(Verdict::Unverifiable(Unverifiable::BaseGone(why.clone()))),
+            (Base::Gone(why), _) => Err(Verdict::Unverifiable(Unverifiable::BaseGone(why.to_string()))),
             (Base::Blank | Base::Chained, _) => Err(Verdict::Unverifiable(Unverifiable::Shape {
                 position: id.start,
                 what: "load-snapshot begins an incarnation".to_owned(),

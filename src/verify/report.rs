@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::audit::Contradictions;
 use crate::evidence::{EvidenceError, Kept};
-use crate::plan::PlannedSpan;
+use crate::plan::{Base, PlannedSpan};
 use crate::record::Origin;
 use crate::replay::Replay;
 use crate::span::{BaseKind, SpanBegins, SpanEnds};
@@ -34,7 +34,8 @@ pub struct SpanReport {
     pub items_from: Option<Origin>,
     /// What it started from.
     pub base: BaseKind,
-    /// The source of the image that it started from, where one was read.
+    /// The source of the recorded image that it started from: the first that has one, or the one whose copy was proved. An image that the span
+    /// before handed over has the same hash, and is not read again.
     pub base_from: Option<Origin>,
     /// Set when it started from an image that a diverging replay of ours gave and that no record speaks of.
     pub is_base_unproved: bool,
@@ -83,7 +84,10 @@ impl SpanReport {
             ends: planned.ends,
             items_from: None,
             base: planned.base.kind(),
-            base_from: None,
+            base_from: match planned.base {
+                Base::Recorded { at, .. } => Some(at),
+                Base::Blank | Base::Chained | Base::Gone(_) => None,
+            },
             is_base_unproved: false,
             verdict: Verdict::Verified,
             deliveries: 0,
