@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::evidence::{EvidenceError, Keeper};
-use crate::files::temp;
+use crate::files::process;
 use crate::kernel_db::KernelDb;
 use crate::replay::{Limits, LocateError, Named, Protection, WorkerProgram};
 use crate::sandbox::{Group, Missing, Mode, Settings};
@@ -120,7 +120,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Under nohup it is ignored, and stays so.
-    let mut hangup = match temp::is_ignored(libc::SIGHUP) {
+    let mut hangup = match process::is_ignored(libc::SIGHUP) {
         true => None,
         false => Some(signal(SignalKind::hangup())?),
     };

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use tar::EntryType;
 
 use super::names::{DIRECTORIES, FILES_MAX, Form, NAME_BYTES_MAX, STORED_BYTES_MAX, form_of, is_id};
+use crate::files::bounded;
 use crate::visible::of_bytes;
 
 const BLOCK: usize = 512;
@@ -21,8 +22,6 @@ const BLOCK: usize = 512;
 const RATIO_MAX: u64 = 8;
 /// And this much in any case, for the small files.
 const SLACK_BYTES: u64 = 128 << 20;
-/// The packer needs a window of 512 KiB. A header could ask for 2 GiB of memory.
-const WINDOW_LOG_MAX: u32 = 23;
 /// Other packers fill the last record up with zeros.
 const PADDING_BYTES_MAX: usize = 1 << 20;
 const CHUNK: usize = 64 * 1024;
@@ -44,8 +43,7 @@ pub fn read(archive: impl Read) -> Result<Unpacked, String> {
     let arrived = Rc::new(Cell::new(0));
     let counted = Counted { from: archive, arrived: Rc::clone(&arrived) };
     let no_frame = |error: io::Error| format!("it is no packed evidence: {error}");
-    let mut decoder = zstd::Decoder::with_buffer(BufReader::new(counted)).map_err(no_frame)?.single_frame();
-    decoder.window_log_max(WINDOW_LOG_MAX).map_err(no_frame)?;
+    let decoder = bounded::zstd_of_buffer(BufReader::new(counted)).map_err(no_frame)?.single_frame();
     let mut reader = Reader { from: decoder, arrived, given: 0, chunk: vec![0; CHUNK] };
     let unpacked = entries(&mut reader)?;
     let rest = reader.from.finish().bytes().next();

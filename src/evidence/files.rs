@@ -12,6 +12,7 @@ use super::EvidenceError;
 use super::folder::{Content, Folder, RATIO_MAX, SLACK_BYTES};
 use super::names::ENDING;
 use crate::files::own;
+use crate::files::publish;
 use crate::files::regular;
 use crate::transcript::Hash256;
 
@@ -23,8 +24,6 @@ const SMALL_BYTES_MAX: u64 = 64 << 20;
 const LEVEL: i32 = 3;
 /// Small enough to stay in the cache between being read and being hashed.
 const CHUNK: usize = 64 * 1024;
-/// [`LEVEL`] needs a window of 2 MiB, levels up to 19 one of 8 MiB. A header could ask for 2 GiB of memory.
-pub(super) const WINDOW_LOG_MAX: u32 = 23;
 
 /// A file as the manifest lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,12 +224,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes what was created or renamed in a directory last.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    publish::sync_dir(regular::parent(path))
 }
 
 /// The bytes that a directory takes, its subdirectories included.

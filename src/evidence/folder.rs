@@ -6,15 +6,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{Mode, OFlags};
 
 use super::EvidenceError;
 use super::archive::{self, Unpacked};
 use super::names::{DIRECTORIES, ENDING, FILES_MAX, Form, STORED_BYTES_MAX, form_of};
+use crate::files::bounded;
 use crate::files::regular::{self, Special};
 
 /// A compressed file gives so much content for each of its bytes. Real images give 5.
@@ -36,7 +35,7 @@ pub(super) struct Folder {
 
 #[derive(Debug)]
 enum Place {
-    Directory(OwnedFd),
+    Directory(File),
     Archive(BTreeMap<String, File>),
 }
 
@@ -53,8 +52,7 @@ impl Folder {
         let io = |error: io::Error| EvidenceError::io("open", path)(error);
         let metadata = fs::symlink_metadata(path).map_err(io)?;
         if metadata.is_dir() {
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io(error.into()))?;
+            let directory = regular::open_dir(path).map_err(io)?;
             let not = |why| EvidenceError::NotEvidence { path: path.to_owned(), why };
             let mut listing = Listing::default();
             let listed = listing.add(&through(&directory), "").map_err(EvidenceError::io("list", path))?;
@@ -112,20 +110,15 @@ impl Folder {
 }
 
 /// A path to an open directory.
-fn through(directory: &OwnedFd) -> PathBuf {
+fn through(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
 fn content_of(stored: &str, form: &Form, file: File, size: u64) -> io::Result<Content> {
     let from = FromStart::of(file);
     let bytes_max = form.bytes_max.min(SLACK_BYTES + size.saturating_mul(RATIO_MAX));
-    let reader: Box<dyn Read> = if stored.ends_with(ENDING) {
-        let mut decoder = zstd::Decoder::new(from)?;
-        decoder.window_log_max(super::files::WINDOW_LOG_MAX)?;
-        Box::new(decoder)
-    } else {
-        Box::new(BufReader::new(from))
-    };
+    let reader: Box<dyn Read> =
+        if stored.ends_with(ENDING) { Box::new(bounded::zstd(from)?) } else { Box::new(BufReader::new(from)) };
     // One byte more, so that the reader sees the excess.
     Ok(Content { reader: Box::new(reader.take(bytes_max + 1)), bytes_max })
 }

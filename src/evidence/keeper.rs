@@ -17,13 +17,14 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::files::{Writer, read_small, replace, size_of, sync_dir};
+use super::files::{Writer, read_small, replace, size_of};
 use super::manifest::{
     EngineFacts, HostFacts, ImageFacts, Manifest, OutcomeFacts, SCHEMA, Seen, SpanFacts, StartFacts, WorkerColumn,
     WorkerFacts,
 };
 use super::{EvidenceError, replayed};
 use crate::files::own::{self, Existing};
+use crate::files::publish::sync_dir;
 use crate::heap::Heap;
 use crate::judge::{Judged, is_same};
 use crate::record::SpanText;

@@ -1,16 +1,39 @@
 //! Memory for data from outside: it grows with what has arrived, never with what a header says will come.
 //!
-//! A vector that grows by itself doubles, so it takes twice the limit of what it holds. These functions take [`AHEAD_MAX`] more than
-//! there is at most, and give an error where the system has no memory left.
+//! Owns how buffers grow: at most `AHEAD_MAX` ahead of the bytes that arrived (a vector that grows by itself would double), with an error
+//! where the system has no memory left. It must never take memory because outside data says so.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
-/// So many bytes are taken ahead of what has arrived, at most.
-pub const AHEAD_MAX: usize = 32 << 20;
-/// The first step, which most of what is read fits into.
+/// The most bytes that are allocated ahead of those that have arrived.
+const AHEAD_MAX: usize = 32 << 20;
+/// The first allocation; most inputs fit.
 const FIRST: usize = 8 << 10;
+/// The largest window of a zstd frame, as a power of two: 8 MiB, as levels up to 19 need. The frame names the window, which the decoder
+/// allocates before a byte of content arrives; a header could ask for 2 GiB.
+const WINDOW_LOG_MAX: u32 = 23;
+/// The bytes that a decoder reads at a time: a block of zstd.
+const BLOCK: usize = 128 << 10;
 
-/// Makes room for some bytes more, and for as many as there are already, up to [`AHEAD_MAX`].
+/// A decoder of zstd that allocates a window of 8 MiB at most.
+///
+/// # Errors
+/// When the system has no memory left. A frame with a larger window is an error of the first read.
+pub fn zstd<R: Read>(from: R) -> io::Result<zstd::Decoder<'static, BufReader<R>>> {
+    zstd_of_buffer(BufReader::with_capacity(BLOCK, from))
+}
+
+/// The same decoder for input that has a buffer.
+///
+/// # Errors
+/// As those of [`zstd`].
+pub fn zstd_of_buffer<R: BufRead>(from: R) -> io::Result<zstd::Decoder<'static, R>> {
+    let mut decoder = zstd::Decoder::with_buffer(from)?;
+    decoder.window_log_max(WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
+/// Makes room for some bytes more, and ahead for as many as there are already, up to 32 MiB.
 ///
 /// # Errors
 /// When the system has no memory left.
@@ -22,7 +45,7 @@ pub fn make_room(vec: &mut Vec<u8>, bytes: usize) -> io::Result<()> {
     vec.try_reserve_exact(ahead).map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
-/// Appends what a reader gives, up to `limit` bytes; a reader that has more is not read further.
+/// Appends the bytes of a reader, `limit` at most; the rest is not read.
 ///
 /// # Errors
 /// When the reader fails or the system has no memory left.

@@ -1,24 +1,24 @@
-//! Files of our own: the state directory, what is in it, and evidence.
+//! Owner and mode of the files that spanwatch keeps: the state directory with its content, and evidence.
 //!
 //! Owns who can read and write them: directories have mode 0750, files 0640, and all belong to the owner and the group of the
-//! directory that they are in, whatever the umask says and whichever user runs the program. A directory that somebody else
-//! could write to is refused. Must never follow a link at the end of a path, make a file that the directory's owner cannot
-//! write, or change anything that is not below a directory that was checked.
+//! directory that they are in, whatever the umask says and whichever user runs the program. A directory that another user can write to
+//! is refused. It must never follow a link at the end of a path, make a file that the directory's owner cannot write, or change
+//! anything that is not below a directory that was checked.
 
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Mode, Uid};
 
 use crate::files::regular::{self, Special};
 
-/// What of a directory's mode may stay: all for the owner, reading for the group, and the bits that make new files inherit it.
+/// The bits of a directory's mode that may stay: all for the owner, reading for the group.
 const DIRECTORY_MODE: u32 = 0o750;
-/// What of a file's mode may stay.
+/// The bits of a file's mode that may stay.
 const FILE_MODE: u32 = 0o640;
-/// Reading, writing and running, for everybody.
+/// Reading, writing and running, for every user.
 const PERMISSIONS: u32 = 0o777;
 /// Writing for the group and for others.
 const OTHERS_WRITE: u32 = 0o022;
@@ -30,21 +30,21 @@ pub enum OwnError {
     /// The system refused.
     #[error("failed to {what} {}: {source}", path.display())]
     Io {
-        /// What was being done.
+        /// The action that failed, as in "failed to …".
         what: &'static str,
-        /// To what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Somebody else could change it.
+    /// Another user could change it.
     #[error("{} is not safe to use: {why}; {advice}", path.display())]
     Unsafe {
         /// The directory or file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         why: String,
-        /// What to do.
+        /// The remedy.
         advice: String,
     },
 }
@@ -58,19 +58,19 @@ fn unsafe_to_use(path: &Path, why: impl Into<String>, advice: String) -> OwnErro
     OwnError::Unsafe { path: path.to_owned(), why: why.into(), advice }
 }
 
-/// What is done with a directory that was there before.
+/// The treatment of a directory that was there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// It is ours alone, so others lose the right to read it.
+    /// Spanwatch alone uses the directory, so others lose the right to read it.
     Close,
-    /// A user named it, and it may be for other things too: who can read it stays as it is.
+    /// A user named the directory, which may serve other ends too: its mode stays.
     Leave,
 }
 
-/// Makes a directory of ours if it is not there, and checks it. Gives its real path, and what had to be closed to others.
+/// Makes a directory of ours if it is not there, and checks it. Returns its real path, and the changes of mode that were made.
 ///
 /// # Errors
-/// When it can't be made, or others could write to it.
+/// When the directory can't be made, or others could write to it.
 pub fn directory(path: &Path, existing: Existing) -> Result<(PathBuf, Vec<String>), OwnError> {
     if let Err(error) = fs::symlink_metadata(path) {
         if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
@@ -81,7 +81,7 @@ pub fn directory(path: &Path, existing: Existing) -> Result<(PathBuf, Vec<String
         }
         match rustix::fs::mkdir(path, Mode::from_raw_mode(DIRECTORY_MODE)) {
             Ok(()) => set_mode(path, DIRECTORY_MODE).map_err(failed("make", path))?,
-            // Another process was quicker; what it made is checked as any.
+            // Another process was quicker; its directory is checked as any.
             Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(failed("make", path)(error.into())),
         }
@@ -101,8 +101,8 @@ fn close_directory(path: &Path) -> Result<Option<String>, OwnError> {
     Ok(Some(format!("{} ({mode:04o}, now {less:04o})", path.display())))
 }
 
-/// The directory's real path, if nobody but its owner can change what is in it, and the owner is this user. As root any
-/// owner will do: what is made belongs to that owner.
+/// The directory's real path, if only its owner can change its content, and the owner is this user. Root accepts any owner, who then
+/// owns the files that are made.
 ///
 /// # Errors
 /// When it is not such a directory.
@@ -143,11 +143,11 @@ pub fn check_directory(path: &Path) -> Result<PathBuf, OwnError> {
     Ok(real)
 }
 
-/// Checks a file that may be in a directory of ours: it must be a plain file of the directory's owner, and is closed to
-/// others. As root a file of another owner is given to the directory's. What was changed, if anything was.
+/// Checks a file that may be in a directory of ours: it must be a plain file of the directory's owner, and is closed to others. Root gives
+/// a file of another owner to the directory's. Returns the change, if there was one.
 ///
 /// # Errors
-/// When it is no plain file, or belongs to somebody else and we can't change that.
+/// When it is no plain file, or belongs to another user and that can't be changed.
 pub fn check_file(path: &Path) -> Result<Option<String>, OwnError> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -167,7 +167,7 @@ pub fn check_file(path: &Path) -> Result<Option<String>, OwnError> {
     if less == mode && !is_foreign {
         return Ok(None);
     }
-    let file = open_plain(path, OFlags::RDONLY).map_err(failed("open", path))?;
+    let file = regular::open(path).map_err(failed("open", path))?;
     give(&file, less, owner).map_err(failed("close to others", path))?;
     Ok(Some(format!("{} ({mode:04o} of user {}, now {less:04o})", path.display(), found.uid())))
 }
@@ -178,10 +178,10 @@ fn plain(path: &Path, found: &Metadata) -> Result<(), OwnError> {
     Err(unsafe_to_use(path, special.to_string(), advice))
 }
 
-/// Closes a directory below one of ours, and all in it, to others. Links in it are left alone. What was changed.
+/// Closes a directory below one of ours, and all in it, to others. Links in it are left alone. Returns the changes.
 ///
 /// # Errors
-/// When something in it can't be looked at or changed.
+/// When an entry can't be looked at or changed.
 pub fn close_all(directory: &Path) -> Result<Vec<String>, OwnError> {
     let mut closed = Vec::new();
     let mut left = vec![directory.to_owned()];
@@ -206,10 +206,10 @@ pub fn close_all(directory: &Path) -> Result<Vec<String>, OwnError> {
 /// Makes a new file in a directory of ours.
 ///
 /// # Errors
-/// When there is something of that name, be it a link to nowhere, or the system refuses.
+/// When the name exists, even as a link to nowhere, or the system refuses.
 pub fn create_new(path: &Path) -> io::Result<File> {
     let owner = owner_of(path)?;
-    let file = open_plain(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
+    let file = regular::create_new(path, FILE_MODE)?;
     give(&file, FILE_MODE, owner)?;
     Ok(file)
 }
@@ -217,14 +217,14 @@ pub fn create_new(path: &Path) -> io::Result<File> {
 /// Makes a new directory in a directory of ours.
 ///
 /// # Errors
-/// When there is something of that name, or the system refuses.
+/// When the name exists, or the system refuses.
 pub fn create_dir(path: &Path) -> io::Result<()> {
     let owner = owner_of(path)?;
     rustix::fs::mkdir(path, Mode::from_raw_mode(DIRECTORY_MODE))?;
-    give(&open_dir(path)?, DIRECTORY_MODE, owner)
+    give(&regular::open_dir(path)?, DIRECTORY_MODE, owner)
 }
 
-/// Opens a file of ours for writing, making it if it is not there. Nothing is removed from it.
+/// Opens a file of ours for writing, and makes it if it is not there. Its content stays.
 ///
 /// # Errors
 /// When it is no plain file, or the system refuses.
@@ -235,33 +235,13 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Never through a link, and never waiting for a FIFO's other end.
-fn open_plain(path: &Path, how: OFlags) -> io::Result<File> {
-    let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file =
-        File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE)).map_err(|error| -> io::Error {
-            // ELOOP is of no help to a reader.
-            if error == rustix::io::Errno::LOOP { Special::Link.into() } else { error.into() }
-        })?);
-    match Special::of(&file.metadata()?) {
-        Some(special) => Err(special.into()),
-        None => Ok(file),
-    }
-}
-
-fn open_dir(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
-}
-
 fn set_mode(directory: &Path, mode: u32) -> io::Result<()> {
-    Ok(rustix::fs::fchmod(open_dir(directory)?, Mode::from_raw_mode(mode))?)
+    Ok(rustix::fs::fchmod(regular::open_dir(directory)?, Mode::from_raw_mode(mode))?)
 }
 
 /// User and group of the directory that a file is in.
 fn owner_of(path: &Path) -> io::Result<(u32, u32)> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let found = fs::metadata(parent)?;
+    let found = fs::metadata(regular::parent(path))?;
     Ok((found.uid(), found.gid()))
 }
 
@@ -271,8 +251,8 @@ fn give(file: &File, mode: u32, (uid, gid): (u32, u32)) -> io::Result<()> {
         if rustix::process::geteuid().is_root() {
             rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         } else {
-            // Only for a member of that group. Where it is refused the file has our own group, whose members the directory
-            // does not let in.
+            // A member of that group may do so. If refused, the file keeps our own group, whose members the directory does
+            // not let in.
             let _ = rustix::fs::fchown(file, None, Some(Gid::from_raw(gid)));
         }
     }

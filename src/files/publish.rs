@@ -1,49 +1,49 @@
-//! What commands write for people: files and folders that are there whole or not at all.
+//! Files and folders that commands write for people: each is there whole or not at all.
 //!
-//! Each is written under a name that nobody can guess, in the directory where it belongs, and renamed when it is complete. So no link at
-//! its name is followed, nothing is overwritten unless that is what was asked for, and an error leaves nothing behind. A process that is
-//! killed leaves what begins with `PREFIX`; the next folder that is made there removes it.
+//! Owns the step from unfinished to published: each is written under a random name in the directory where it belongs, and renamed when it
+//! is complete. It must never follow a link at the name, overwrite a file unless asked to, or leave anything behind after an error. A
+//! killed process leaves names that begin with `PREFIX`; the next folder that is made there removes them.
 
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::files::regular;
+use crate::files::regular::{self, parent};
 
-/// How unfinished files and folders are called.
+/// The beginning of the names of unfinished files and folders.
 const PREFIX: &str = ".spanwatch-unfinished-";
 
 /// Writes a new file.
 ///
 /// # Errors
-/// When something is there already, or it can't be written.
+/// When the name exists, or the file can't be written.
 pub fn create(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     let file = unfinished(path, write)?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
-    sync(parent(path))
+    sync_dir(parent(path))
 }
 
-/// Writes a file in place of the one that is there.
+/// Writes a file in place of an older one.
 ///
 /// # Errors
-/// When something other than a regular file is there, a link among them, or it can't be written.
+/// When anything but a regular file is there, or the file can't be written.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     regular::check(path)?;
     let file = unfinished(path, write)?;
     file.persist(path).map_err(|error| error.error)?;
-    sync(parent(path))
+    sync_dir(parent(path))
 }
 
 fn unfinished(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<NamedTempFile> {
-    // As any file that a command makes: what the umask leaves of it.
+    // As any file that a command makes: the umask decides.
     let permissions = Permissions::from_mode(0o666);
     let mut file = tempfile::Builder::new().prefix(PREFIX).permissions(permissions).tempfile_in(parent(path))?;
     write(file.as_file_mut())?;
@@ -51,23 +51,22 @@ fn unfinished(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> i
     Ok(file)
 }
 
-/// The directory in which a path is.
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
+/// Makes the names in a directory last: those that were created, renamed or removed.
+///
+/// # Errors
+/// When the system refuses.
+pub fn sync_dir(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A folder that is being made: gone unless it is published.
+/// A folder that is being made: removed unless it is published.
 #[derive(Debug)]
 pub struct Staged {
     target: PathBuf,
     folder: PathBuf,
-    /// Nobody else looks into it.
+    /// A private directory around it.
     staging: TempDir,
-    /// Says that it is still being made.
+    /// Marks the folder as one that is still being made.
     _lock: File,
 }
 
@@ -75,7 +74,7 @@ impl Staged {
     /// Begins a new folder.
     ///
     /// # Errors
-    /// When something is there already, or it can't be made.
+    /// When the name exists, or the folder can't be made.
     pub fn new(target: &Path) -> io::Result<Self> {
         if fs::symlink_metadata(target).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -89,34 +88,33 @@ impl Staged {
         Ok(Self { target: target.to_owned(), folder, staging, _lock: lock })
     }
 
-    /// Where it is being made.
+    /// The path of the unfinished folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Gives it its name.
+    /// Gives the folder its name.
     ///
     /// # Errors
-    /// When something is there by now, or the system refuses.
+    /// When the name exists by now, or the system refuses.
     pub fn publish(self) -> io::Result<()> {
-        sync(&self.folder)?;
+        sync_dir(&self.folder)?;
         match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::NOREPLACE) {
-            // Not each file system knows the flag. Without it an empty directory would be replaced, and nothing else.
+            // Some file systems lack the flag. Without it only an empty directory would be replaced.
             Err(Errno::INVAL | Errno::NOSYS) => fs::rename(&self.folder, &self.target)?,
             other => other?,
         }
         self.staging.close()?;
-        sync(parent(&self.target))
+        sync_dir(parent(&self.target))
     }
 }
 
-/// Holds a folder as one that is being made.
+/// Locks a folder as one that is being made.
 fn locked(folder: &Path) -> io::Result<File> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let folder = regular::open_dir(folder)?;
     flock(&folder, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(folder.into())
+    Ok(folder)
 }
 
 /// Removes unfinished folders whose process was killed.
@@ -125,7 +123,7 @@ fn sweep(directory: &Path) {
         if entry.file_name().to_string_lossy().starts_with(PREFIX)
             && let Ok(_lock) = locked(&entry.path())
         {
-            // Another user's can't be removed, and need not be.
+            // Another user's folder can't be removed, and is left.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

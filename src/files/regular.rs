@@ -1,10 +1,11 @@
 //! Files as input: a regular file, or an error that names what is there instead.
 //!
-//! Opening a FIFO waits for a writer, reading a device may never end, and a symbolic link leads to a file that somebody else chose. So
-//! every file that the program reads, and that others may have put there, is opened here: without blocking, and looked at before a
-//! byte is read. SQLite opens its files itself; [`guard_sqlite`] puts the same check below it.
+//! Opening a FIFO waits for a writer, reading a device may never end, and a symbolic link leads to a file that another user chose. So
+//! every file that others may have put there is opened here: without blocking, and checked before a byte is read. SQLite opens its files
+//! itself; [`guard_sqlite`] puts the same check below it.
 //!
-//! Owns the way in and nothing of the content: each reader has its own limit on how much it reads.
+//! Owns how files and directories are opened. It must never wait for a file, or decide how much of one is read: each reader has its own
+//! limit.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs::{File, Metadata};
@@ -18,10 +19,10 @@ use std::sync::Once;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// How every file is opened: a FIFO without a writer is no reason to wait, and a terminal does not become ours.
+/// The flags of every open: it does not wait for the writer of a FIFO, and no terminal becomes ours.
 const FLAGS: OFlags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
-/// What is at a path in place of a regular file.
+/// The kind of file at a path in place of a regular one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is {}, not a regular file", self.name())]
 pub enum Special {
@@ -54,7 +55,7 @@ impl Special {
         }
     }
 
-    /// What a file is, if it is not a regular one.
+    /// The kind of a file that is not regular.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Option<Self> {
         let kind = metadata.file_type();
@@ -70,7 +71,7 @@ impl Special {
         })
     }
 
-    /// What an error of this module is about, if it is about the kind of a file.
+    /// The kind of file that an error of this module names, if it names one.
     #[must_use]
     pub fn in_error(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref::<Self>().copied()
@@ -93,7 +94,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     checked(rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | FLAGS, Mode::empty()))
 }
 
-/// The same for a file that the operator names: links are followed to it.
+/// Opens a regular file that the operator names for reading: links are followed.
 ///
 /// # Errors
 /// As those of [`open`].
@@ -152,6 +153,30 @@ pub fn open_or_create(path: &Path, mode: u32) -> io::Result<File> {
     checked(rustix::fs::open(path, flags, Mode::from_raw_mode(mode)))
 }
 
+/// Makes a regular file with this mode, and opens it for reading and writing.
+///
+/// # Errors
+/// When the name exists, even as a link to nowhere; otherwise what the system says.
+pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | FLAGS;
+    checked(rustix::fs::open(path, flags, Mode::from_raw_mode(mode)))
+}
+
+/// Opens a directory; the last part of the path must be no link.
+///
+/// # Errors
+/// When it is no directory, or the system refuses.
+pub fn open_dir(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// The directory in which a path is.
+#[must_use]
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// All of a file, if it has no more bytes than that.
 ///
 /// # Errors
@@ -182,13 +207,13 @@ fn refuse_special(metadata: &Metadata) -> io::Result<()> {
     Special::of(metadata).map_or(Ok(()), |special| Err(special.into()))
 }
 
-/// What lies at a name in an open directory.
+/// The metadata of a name in an open directory.
 fn looked_at(parent: &OwnedFd, name: &CStr) -> io::Result<Metadata> {
     let file = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     File::from(file).metadata()
 }
 
-/// What was opened, if it is still what was looked at: somebody may have put another thing there in between.
+/// The opened file, if it is regular: between the look and the open another may have taken its place.
 fn checked(opened: rustix::io::Result<OwnedFd>) -> io::Result<File> {
     match opened {
         Ok(file) => {
@@ -197,17 +222,17 @@ fn checked(opened: rustix::io::Result<OwnedFd>) -> io::Result<File> {
             Ok(file)
         }
         Err(Errno::LOOP) => Err(Special::Link.into()),
-        // What Linux answers to an open of a socket, and of a FIFO that is opened to be written and has no reader.
+        // Linux refuses to open a socket so, and a FIFO for writing that has no reader.
         Err(Errno::NXIO) => Err(Special::Socket.into()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The one file that SQLite reads and that is no regular one: where it has its random numbers from.
+/// The one special file that SQLite reads: the source of its random numbers.
 const RANDOM: &CStr = c"/dev/urandom";
 
-/// From now on SQLite opens nothing but regular files (and directories, to make a file's name last), and waits for none. It opens the
-/// `-wal`, `-shm` and `-journal` of a database by itself: what was looked at before may be another file by then.
+/// Makes SQLite refuse all but regular files (and directories, to make a file's name last), and wait for none. SQLite opens the `-wal`,
+/// `-shm` and `-journal` of a database itself, by when another file may be there than was checked.
 pub fn guard_sqlite() {
     static GUARDED: Once = Once::new();
     GUARDED.call_once(|| {

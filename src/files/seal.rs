@@ -1,6 +1,6 @@
-//! Seals on memory files: from then on nobody can change their bytes.
+//! Seals on memory files: once sealed, their bytes can no longer change.
 //!
-//! Owns the retry. It must never give a file as sealed that is not.
+//! Owns the retry. It must never report a file as sealed that is not.
 
 use std::io;
 use std::os::fd::AsFd;

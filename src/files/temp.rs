@@ -1,9 +1,8 @@
-//! Temporary directories: of mode 0700, with names that nobody can guess, and removed whatever ends the program.
+//! Temporary directories: of mode 0700, with random names, and removed whatever ends the program.
 //!
-//! Owns their names and their removal: at the end of the value, when a signal ends the program
-//! ([`remove_on_signals`]), and after a kill by the next run that makes one. A directory is locked for as long as its process lives, so
-//! that the living are told from the dead without process numbers, which other containers may use too. Must never remove what another user owns,
-//! or what a link leads to.
+//! Owns their names and their removal: with the value, when a signal ends the program ([`remove_on_signals`]), and after a kill by the
+//! next run that makes one. A process holds a lock on its directory, so a directory without a lock is a dead process's; process numbers
+//! would not tell, as other containers use the same ones. It must never remove a directory of another user, or follow a link.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,16 +10,18 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::files::{process, regular};
+
 const PREFIX: &str = "spanwatch-";
-/// Characters of a name that are drawn by lot.
+/// The random characters of a name.
 const RANDOM: usize = 16;
-/// How often a new directory is removed under our hands before we give up.
+/// The attempts to make a directory that another program removes at once.
 const TRIES: usize = 10;
 
-/// What a directory is for: a part of its name.
+/// The purpose of a directory: a part of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A copy of a database whose writer died.
@@ -63,7 +64,7 @@ pub struct TempDir {
 }
 
 impl TempDir {
-    /// Makes one in the system's directory for such (`TMPDIR`).
+    /// Makes a directory in `TMPDIR`, or in `/tmp`.
     ///
     /// # Errors
     /// When the system refuses.
@@ -71,11 +72,8 @@ impl TempDir {
         Self::new_in(&std::env::temp_dir(), purpose)
     }
 
-    /// Makes one in a directory, and removes what runs that were killed left there.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn new_in(parent: &Path, purpose: Purpose) -> io::Result<Self> {
+    /// Makes a directory in another one, and removes what killed runs left there.
+    fn new_in(parent: &Path, purpose: Purpose) -> io::Result<Self> {
         sweep(parent);
         for _ in 0..TRIES {
             // Under the lock a signal waits until the directory is in the list.
@@ -87,7 +85,7 @@ impl TempDir {
                 .permissions(private)
                 .tempdir_in(parent)?;
             // A sweep of another process may come before the lock.
-            let lock = match open_dir(dir.path()) {
+            let lock = match regular::open_dir(dir.path()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 lock => lock?,
             };
@@ -105,7 +103,7 @@ impl TempDir {
         ))
     }
 
-    /// Where it is.
+    /// The path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -121,16 +119,11 @@ impl Drop for TempDir {
     }
 }
 
-fn open_dir(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
-}
-
 fn is_same(found: &fs::Metadata, opened: &File) -> bool {
     opened.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (found.dev(), found.ino()))
 }
 
-/// Removes what runs of this user left that were killed.
+/// Removes what killed runs of this user left.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     let prefixes = Purpose::ALL.map(Purpose::prefix);
@@ -149,7 +142,7 @@ fn remove_if_dead(path: &Path) -> io::Result<()> {
     if !found.is_dir() || found.uid() != user {
         return Ok(());
     }
-    let lock = open_dir(path)?;
+    let lock = regular::open_dir(path)?;
     let opened = lock.metadata()?;
     if opened.uid() != user
         || !is_same(&found, &lock)
@@ -162,10 +155,10 @@ fn remove_if_dead(path: &Path) -> io::Result<()> {
     fs::remove_dir_all(path)
 }
 
-/// Has the directories removed when SIGINT, SIGTERM or SIGHUP ends the program; it then ends as by the signal. For
-/// programs that do not handle these signals in another way. What the program was started to ignore stays ignored.
+/// Removes the directories when SIGINT, SIGTERM or SIGHUP ends the program, which then ends as by the signal. For commands that do
+/// not handle these signals in another way. A signal that the program was started to ignore stays ignored.
 pub fn remove_on_signals() {
-    let signals = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let signals = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !process::is_ignored(*signal));
     let started = signal_hook::iterator::Signals::new(signals).and_then(|mut signals| {
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             if let Some(signal) = signals.forever().next() {
@@ -181,18 +174,6 @@ pub fn remove_on_signals() {
     if let Err(error) = started {
         tracing::debug!("temporary directories will outlive a signal: {error}");
     }
-}
-
-/// Whether this process ignores a signal, as SIGHUP under nohup.
-pub(crate) fn is_ignored(signal: i32) -> bool {
-    ignored_signals() >> (signal - 1) & 1 == 1
-}
-
-/// A bit for each signal, from 1 on (proc_pid_status(5)).
-fn ignored_signals() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -268,10 +249,5 @@ mod tests {
             is_done.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(made.iter().all(Result::is_ok), "{:?}", made.iter().find(|made| made.is_err()));
         });
-    }
-
-    #[test]
-    fn what_is_ignored_is_known() {
-        assert_eq!(ignored_signals() >> (SIGTERM - 1) & 1, 0);
     }
 }

@@ -13,10 +13,6 @@ use crate::kernel_db::{DbError, KernelDb};
 use crate::record::image::IMAGE_BYTES_MAX;
 use crate::transcript::{Hash256, Position, VatId, sha256};
 
-/// A frame of zstd names the window that its decoder allocates, before anything of it arrives. The levels up to 19 need 8 MiB at
-/// most; those beyond must be asked for.
-const WINDOW_LOG_MAX: u32 = 23;
-
 /// Why an image could not be had. Says which one.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -196,11 +192,7 @@ pub(crate) fn read_file(name: &str, mut file: impl Read) -> Result<Vec<u8>, Sour
     match magic.as_slice() {
         [0x1f, 0x8b, ..] => unpacked(name, flate2::read::MultiGzDecoder::new(file)),
         [0x28, 0xb5, 0x2f, 0xfd] => {
-            let decoder = zstd::Decoder::with_buffer(file).and_then(|mut decoder| {
-                decoder.window_log_max(WINDOW_LOG_MAX)?;
-                Ok(decoder)
-            });
-            let decoder = decoder.map_err(|error| SourceError::Unpack {
+            let decoder = bounded::zstd_of_buffer(file).map_err(|error| SourceError::Unpack {
                 name: name.to_owned(),
                 source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
             })?;

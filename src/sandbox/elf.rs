@@ -16,6 +16,8 @@ use object::elf::{self, DynamicTag, FileHeader64, Machine, ProgramType};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::read::{ReadCache, StringTable};
 
+use crate::files::process;
+
 /// Loaders lie below these, and nowhere else.
 const LOADER_DIRECTORIES: [&str; 8] =
     ["/lib", "/lib64", "/lib32", "/libx32", "/usr/lib", "/usr/lib64", "/nix/store", "/gnu/store"];
@@ -127,10 +129,7 @@ pub(super) fn is_of_the_system(loader: &Path) -> io::Result<()> {
 /// have look the same (user_namespaces(7)).
 fn is_administrators(user: u32) -> bool {
     const NOT_MAPPED: u32 = 65_534;
-    let has_root = || {
-        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        map.lines().any(|line| line.split_whitespace().nth(1) == Some("0"))
-    };
+    let has_root = || process::user_ranges().iter().any(|range| range.outside == 0);
     user == 0 || user == rustix::process::geteuid().as_raw() || user == NOT_MAPPED && !has_root()
 }
 

@@ -25,6 +25,7 @@ use super::enter::{self, FIRST_FREE_FD, Mount, Plan, Privileges, Root, Step, TOL
 use super::files::{Files, MAPS};
 use super::usage::Gauges;
 use super::{Layer, Mode, NOBODY, Sandbox, Settings, landlock};
+use crate::files::process::{self, UserRange};
 use crate::files::temp::{Purpose, TempDir};
 
 /// How long a new process may take until it is the worker.
@@ -98,12 +99,7 @@ pub struct SpawnError {
 
 /// A refusal may come from a filter that spanwatch itself is under, which is mended in another place than the system's settings.
 fn filter_hint(source: &io::Error) -> &'static str {
-    // proc_pid_status(5): 2 is a filter.
-    let is_filtered = || {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
-    };
-    if source.raw_os_error() == Some(libc::EPERM) && is_filtered() {
+    if source.raw_os_error() == Some(libc::EPERM) && process::has_seccomp_filter() {
         "; spanwatch is under a filter of system calls: does SystemCallFilter= or RestrictNamespaces= of its service, or the \
          container's seccomp profile, refuse this?"
     } else {
@@ -386,12 +382,8 @@ pub(super) fn directory(settings: &Settings) -> io::Result<OwnedFd> {
 /// Root, unless it is that only by name: in a user namespace with one user in it there is nobody else to become, and that
 /// one is an ordinary user outside (user_namespaces(7)).
 fn can_change_user() -> bool {
-    let is_alone = |map: &str| {
-        let mut lengths = map.lines().map(|line| line.split_whitespace().nth(2));
-        matches!((lengths.next(), lengths.next()), (Some(Some("1")), None))
-    };
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    rustix::process::geteuid().is_root() && !is_alone(&map)
+    let is_alone = || matches!(process::user_ranges()[..], [UserRange { length: 1, .. }]);
+    rustix::process::geteuid().is_root() && !is_alone()
 }
 
 /// Says which user outside is which inside a new user namespace (user_namespaces(7)): the same number.
