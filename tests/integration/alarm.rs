@@ -5,13 +5,14 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::beside::{Setup, http_get};
 use crate::lab::{LiveKernel, real_worker};
 use crate::run::{spanwatch, text};
+use crate::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -102,12 +103,8 @@ impl Drop for Prometheus {
     }
 }
 
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+fn wait_for(what: &str, holds: impl FnMut() -> bool) {
+    wait_until(PATIENCE, holds, || format!("never came: {what}"));
 }
 
 /// All queries of the dashboard, each with its panel's title.

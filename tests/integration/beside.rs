@@ -6,11 +6,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::run::{Run, spanwatch, text};
+use crate::wait::{try_end, wait_for, wait_until};
 
 /// Nothing that is waited for takes longer, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -72,18 +73,17 @@ impl Setup {
     /// Starts it and waits until it serves.
     pub fn start(&self) -> Daemon {
         let mut daemon = self.start_unserved();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let said = daemon.said();
-            let new = &said[daemon.said_before..];
-            if let Some(line) = lines_of(new).iter().find(|line| line["address"].is_string()) {
-                daemon.address = line["address"].as_str().expect("text").parse().expect("an address");
-                return daemon;
-            }
-            assert!(daemon.child.try_wait().expect("wait").is_none(), "the daemon ended: {new}");
-            assert!(Instant::now() < deadline, "the daemon does not serve: {new}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let (log, said_before) = (daemon.log.clone(), daemon.said_before);
+        let said = || fs::read_to_string(&log).expect("the log").split_off(said_before);
+        let serves = || {
+            let new = said();
+            let address = lines_of(&new).iter().find_map(|line| line["address"].as_str()?.parse().ok());
+            let has_ended = address.is_none() && daemon.child.try_wait().expect("wait").is_some();
+            assert!(!has_ended, "the daemon ended: {new}");
+            address
+        };
+        daemon.address = wait_for(PATIENCE, serves, || format!("the daemon does not serve: {}", said()));
+        daemon
     }
 
     /// Starts it and waits for nothing: nobody knows where it serves.
@@ -179,16 +179,12 @@ impl Daemon {
 
     /// Waits until something holds, and says what was there if it never does.
     pub fn wait_for(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds(self) {
-            assert!(
-                Instant::now() < deadline,
-                "never came: {what}\n{}\n{}",
-                self.said(),
-                self.get("/metrics").1.lines().filter(|line| !line.ends_with(" 0")).collect::<Vec<_>>().join("\n")
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let explain = || {
+            let (_, metrics) = self.get("/metrics");
+            let metrics: Vec<&str> = metrics.lines().filter(|line| !line.ends_with(" 0")).collect();
+            format!("never came: {what}\n{}\n{}", self.said(), metrics.join("\n"))
+        };
+        wait_until(PATIENCE, || holds(self), explain);
     }
 
     /// Waits until all old rows have been read again twice, so that each was read at least once since now.
@@ -225,6 +221,17 @@ impl Daemon {
         });
     }
 
+    /// Waits until the daemon has looked at the database so many times more because its poll was due.
+    pub fn wait_for_polls(&self, count: u64) {
+        let polls = |daemon: &Self| -> f64 {
+            let metrics = daemon.metrics();
+            let looks = metrics.iter().filter(|(name, _)| name.starts_with("spanwatch_looks_total{"));
+            looks.filter(|(name, _)| name.contains("source=\"poll\"")).map(|(_, looks)| looks).sum()
+        };
+        let before = polls(self);
+        self.wait_for("more polls", |daemon| polls(daemon) >= before + count as f64);
+    }
+
     pub fn wait_for_log(&self, part: &str) {
         self.wait_for(&format!("{part:?} in the log"), |daemon| daemon.said().contains(part));
     }
@@ -251,14 +258,8 @@ impl Daemon {
     }
 
     pub fn wait(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("wait") {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "the daemon does not end: {}", self.said());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let status = try_end(&mut self.child, PATIENCE);
+        status.unwrap_or_else(|| panic!("the daemon does not end: {}", self.said())).code()
     }
 
     /// What `spanwatch verdicts` lists, oldest first.

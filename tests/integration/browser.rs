@@ -14,6 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::wait::try_end;
+
 /// Whatever is asked of the browser takes less than this.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A page may ask for more a while after it is loaded.
@@ -189,12 +191,11 @@ impl Browser {
 
     /// How it ended, and what it said.
     fn end(&mut self) -> String {
-        std::thread::sleep(SETTLED);
-        let said = std::fs::read(self.profile.path().join(SAID)).unwrap_or_default();
-        let how = match self.process.try_wait() {
-            Ok(Some(status)) => format!("ended ({status})"),
-            _ => "still runs".to_owned(),
+        let how = match try_end(&mut self.process, SETTLED) {
+            Some(status) => format!("ended ({status})"),
+            None => "still runs".to_owned(),
         };
+        let said = std::fs::read(self.profile.path().join(SAID)).unwrap_or_default();
         format!("the browser {how} and said:\n{}", String::from_utf8_lossy(&said))
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::bench::{BOUNDS, Bench, bounds, verdict_of};
 use crate::beside::{Setup, verdicts};
 use crate::run::{spanwatch, text};
+use crate::skip::{Needs, skip};
 use crate::synthetic::Keep;
 
 /// Of each kind of node every span is verified, from where its items and its image are.
@@ -243,8 +244,7 @@ fn a_full_disk_holds_verdicts_back_and_loses_none() {
         .status()
         .is_ok_and(|status| status.success());
     if !can_mount {
-        println!("no mounts in user namespaces here: not tried");
-        return;
+        return skip(Needs::Mounts);
     }
     let daemon = setup.start();
     let mut height = 1;

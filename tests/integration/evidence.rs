@@ -21,6 +21,7 @@ use crate::model::hex;
 use crate::mutations::{Record, change, first, reads_a_balance, record, syscalls};
 use crate::run::{Run, fake_worker, spanwatch, text};
 use crate::synthetic::{self, Keep, change_item, rehash};
+use crate::wait::wait_for;
 
 /// The only folder in a directory of evidence.
 fn only_folder(dir: &Path) -> PathBuf {
@@ -351,16 +352,14 @@ fn run_measured(arguments: &[&str]) -> (Run, u64) {
         .spawn()
         .expect("spanwatch");
     let mut most = 0;
-    let status = loop {
+    let look = || {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
         most = most.max(kib << 10);
-        match child.try_wait().expect("wait") {
-            Some(status) => break status,
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
+        child.try_wait().expect("wait")
     };
+    let status = wait_for(Duration::from_secs(300), look, || format!("{arguments:?} hangs"));
     let text = |file: &tempfile::NamedTempFile| fs::read_to_string(file.path()).expect("text");
     (Run { code: status.code().unwrap_or(-1), out: text(&out), err: text(&err) }, most)
 }

@@ -9,13 +9,14 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 use crate::report::{cost_more, evidence};
 use crate::run::{spanwatch, text};
+use crate::wait::{try_end, wait_until};
 
 /// Where npm put the package.
 fn xsnap() -> PathBuf {
@@ -51,14 +52,7 @@ impl Node {
 
     /// Its exit code; `None` if it has not ended after a while.
     fn end(&mut self, patience: Duration) -> Option<i32> {
-        let deadline = Instant::now() + patience;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().expect("wait") {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        None
+        try_end(&mut self.child, patience)?.code()
     }
 }
 
@@ -154,11 +148,8 @@ fn xsnap_runs_the_trace_of_a_span_that_starts_blank() {
     let last = steps.iter().rfind(|name| name.ends_with("-reply.dat")).expect("a reply");
     fs::remove_file(steps_dir.join(last)).expect("remove");
     let mut missing = node(dir.path(), &[text(&trace.join("replay.mjs")), text(&xsnap())]);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !missing.said().contains(&format!("/ {} command", steps.len() - 4)) {
-        assert!(Instant::now() < deadline, "{}", missing.said());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let last_step = format!("/ {} command", steps.len() - 4);
+    wait_until(Duration::from_secs(60), || missing.said().contains(&last_step), || missing.said());
     assert_eq!(missing.end(Duration::from_secs(3)), None, "{}", missing.said());
     assert!(!missing.said().contains("sha256 of"), "{}", missing.said());
 }

@@ -9,23 +9,21 @@ use rusqlite::Connection;
 use crate::bench::{BOUNDS, Bench, as_nobody, bounds, verdict_of};
 use crate::beside::Setup;
 use crate::run::fake_worker;
+use crate::skip::is_root;
 use crate::synthetic::{Keep, Node, change_item};
 
 #[test]
 fn a_node_that_stops_and_starts_finds_nothing_of_ours() {
     let mut bench = Bench::new(Keep::items());
-    let daemon = bench.setup("ok").start();
+    let daemon = bench.setup("ok").set("watch.poll_interval=100ms").start();
     let mut height = 1;
     daemon.wait_for_block(height);
     bench.span(&daemon, "v1", &mut height);
     for round in 0..3 {
-        // Whoever reads just as a node leaves keeps its -wal from being folded in.
         daemon.wait_for_spans(round + 1);
-        std::thread::sleep(Duration::from_millis(300));
-        let stopped = bench.node.take().expect("it runs").leave();
+        let stopped = bench.node.take().expect("it runs").stop();
         daemon.wait_for_node("stopped");
-        // Many polls later.
-        std::thread::sleep(Duration::from_millis(2_500));
+        daemon.wait_for_polls(10);
         let names: Vec<String> = bench.names().iter().map(|(name, ..)| name.to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["swingstore.sqlite"], "round {round}");
         bench.node = Some(stopped.restart(&bench.file()));
@@ -43,8 +41,7 @@ fn a_node_that_stops_and_starts_finds_nothing_of_ours() {
 /// Run as another user than the node's, who may write to its directory nevertheless: the worst that can be.
 #[test]
 fn a_node_of_another_user_can_go_on_writing() {
-    if !rustix::process::geteuid().is_root() {
-        println!("only root can be somebody else: not tried");
+    if !is_root() {
         return;
     }
     let mut bench = Bench::new(Keep::everything());
@@ -58,7 +55,7 @@ fn a_node_of_another_user_can_go_on_writing() {
     }
     let program = dir.join("spanwatch");
     fs::copy(env!("CARGO_BIN_EXE_spanwatch"), &program).expect("copy");
-    let mut setup = bench.setup("ok").set("watch.poll_interval=100ms");
+    let mut setup = bench.setup("ok").set("watch.poll_interval=100ms").set("watch.poll_interval=100ms");
     // Not below a directory that everybody can write to: that is refused.
     let state = tempfile::tempdir().expect("a directory");
     fs::set_permissions(state.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
@@ -73,9 +70,9 @@ fn a_node_of_another_user_can_go_on_writing() {
     daemon.wait_for_block(height);
     bench.span(&daemon, "v1", &mut height);
     for _ in 0..5 {
-        // At whatever moment: what may be left is the node's own.
+        // At any moment, also while the daemon reads: a file that is left is the node's own.
         let stopped = bench.node.take().expect("it runs").leave();
-        std::thread::sleep(Duration::from_millis(300));
+        daemon.wait_for_polls(3);
         assert!(bench.names().iter().all(|(_, _, uid)| *uid == 0), "{:?}", bench.names());
         bench.node = Some(stopped.restart(&bench.file()));
         bench.span(&daemon, "v1", &mut height);
@@ -293,8 +290,7 @@ fn another_file_in_the_place_of_the_database_is_noticed() {
 
 #[test]
 fn a_directory_that_may_not_be_read_is_said_to_be_so() {
-    if !rustix::process::geteuid().is_root() {
-        println!("only root can be somebody else: not tried");
+    if !is_root() {
         return;
     }
     let bench = Bench::new(Keep::everything());

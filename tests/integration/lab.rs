@@ -10,13 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
 use crate::beside::Setup;
 use crate::run::{Run, spanwatch, spanwatch_by, text};
+use crate::wait::{try_end, wait_until};
 
 /// A database of the lab.
 pub struct Lab {
@@ -351,15 +352,9 @@ impl LiveKernel {
 
     /// Waits until it has said something.
     pub fn wait_for(&self, part: &str) {
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while !self.said.lock().expect("not poisoned").contains(part) {
-            assert!(
-                Instant::now() < deadline,
-                "the kernel never says {part:?}: {}",
-                self.said.lock().expect("not poisoned")
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let said = || self.said.lock().expect("not poisoned");
+        let explain = || format!("the kernel never says {part:?}: {}", said());
+        wait_until(Duration::from_secs(120), || said().contains(part), explain);
     }
 
     pub fn signal(&self, name: &str) {
@@ -368,14 +363,7 @@ impl LiveKernel {
     }
 
     fn wait(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().expect("wait") {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("the kernel does not end");
+        try_end(&mut self.child, Duration::from_secs(60)).expect("the kernel ends").code()
     }
 }
 

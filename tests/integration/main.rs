@@ -60,10 +60,12 @@ mod rows;
 mod run;
 mod sandbox;
 mod service;
+mod skip;
 mod special_files;
 mod strangers;
 mod synthetic;
 mod tidy;
+mod wait;
 mod words;
 
 #[path = "../fake_worker/model.rs"]

@@ -9,25 +9,19 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bench::Bench;
 use crate::beside::Setup;
 use crate::run::{Run, fake_worker, run, spanwatch, text};
+use crate::skip::is_root;
 use crate::synthetic::Keep;
+use crate::wait::wait_until;
 
 /// The service's user and group, a member of the group, and a stranger.
 const SERVICE: (u32, u32) = (12_345, 12_346);
 const MEMBER: (u32, u32) = (12_347, 12_346);
 const STRANGER: (u32, u32) = (12_348, 12_348);
-
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        println!("only root can be somebody else: not tried");
-    }
-    is_root
-}
 
 fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
@@ -352,12 +346,8 @@ fn waiting(arguments: &[&str], temporary: &Path) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("spanwatch");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let is_made = |name: &String| name.starts_with("spanwatch-copy-");
-    while !names(temporary).iter().any(is_made) {
-        assert!(Instant::now() < deadline, "no temporary directory: {:?}", names(temporary));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let is_made = || names(temporary).iter().any(|name| name.starts_with("spanwatch-copy-"));
+    wait_until(Duration::from_secs(60), is_made, || format!("no temporary directory: {:?}", names(temporary)));
     child
 }
 
@@ -397,11 +387,9 @@ fn temporary_directories_go_with_a_signal_and_after_a_kill() {
     child.wait().expect("wait");
     assert_eq!(names(temporary.path()).len(), 1, "a kill leaves it");
     let mut next = waiting(&verify, temporary.path());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while names(temporary.path()).iter().filter(|name| !name.starts_with("spanwatch-empty")).count() > 1 {
-        assert!(Instant::now() < deadline, "the next run removes it: {:?}", names(temporary.path()));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let left = || names(temporary.path()).into_iter().filter(|name| !name.starts_with("spanwatch-empty"));
+    let explain = || format!("the next run removes it: {:?}", names(temporary.path()));
+    wait_until(Duration::from_secs(60), || left().count() <= 1, explain);
     next.kill().expect("kill");
     next.wait().expect("wait");
     for name in names(temporary.path()) {

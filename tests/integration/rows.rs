@@ -224,7 +224,8 @@ fn a_clean_up_raises_no_alarm_and_another_order_does() {
                 );
                 bench.node().db.execute(&sql, []).expect("write");
                 bench.node().commit();
-                std::thread::sleep(std::time::Duration::from_millis(150));
+                let height = bench.node().height();
+                daemon.wait_for_block(height);
             }
         }
         if is_legal {

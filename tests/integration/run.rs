@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::wait::try_end;
 
 /// What a run of the program gave.
 #[derive(Debug)]
@@ -38,14 +40,7 @@ pub fn run(mut command: Command) -> Run {
     let err = tempfile::NamedTempFile::new().expect("a file");
     let mut child =
         command.stdout(out.reopen().expect("open")).stderr(err.reopen().expect("open")).spawn().expect("spanwatch");
-    let deadline = Instant::now() + Duration::from_secs(300);
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("wait") {
-            break status;
-        }
-        assert!(Instant::now() < deadline, "{command:?} hangs");
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let status = try_end(&mut child, Duration::from_secs(300)).unwrap_or_else(|| panic!("{command:?} hangs"));
     let text = |file: tempfile::NamedTempFile| std::fs::read_to_string(file.path()).expect("text");
     let run = Run { code: status.code().unwrap_or(-1), out: text(out), err: text(err) };
     assert!(!run.err.contains("panicked"), "{command:?}: {}", run.err);

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -20,7 +20,9 @@ use spanwatch::sandbox::{Layer, Mode, POLICY, Sandbox, Settings};
 
 use crate::lab::{lab, real_worker};
 use crate::run::{Run, example, run, spanwatch, text};
+use crate::skip::is_root;
 use crate::synthetic;
+use crate::wait::wait_for;
 
 /// A policy that allows everything, to see what the other layers stop by themselves.
 const EVERYTHING: &str = r#"{"worker":{"mismatch_action":"allow","match_action":"kill_process","filter":[
@@ -278,11 +280,8 @@ fn a_sandboxed_process_has_nothing() {
             let numbers = status["NSpid"].split_whitespace().count();
             assert_eq!(numbers, if has_namespaces { 2 } else { 1 }, "{}", status["NSpid"]);
             // Its loader has a library open for a moment; what was left to it stays.
-            let loaded = Instant::now() + Duration::from_secs(2);
-            while descriptors(pid).len() > 9 && Instant::now() < loaded {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            assert_eq!(descriptors(pid), (0..9).collect::<Vec<_>>());
+            let only_nine = || (descriptors(pid) == (0..9).collect::<Vec<_>>()).then_some(());
+            wait_for(Duration::from_secs(2), only_nine, || format!("{:?}", descriptors(pid)));
             let target = |fd: u32| fs::read_link(format!("/proc/{pid}/fd/{fd}")).expect("a link");
             for fd in [0, 5, 6] {
                 assert_eq!(target(fd), Path::new("/dev/null"), "{fd}");
@@ -332,19 +331,18 @@ fn status(pid: u32) -> BTreeMap<String, String> {
 
 /// The process of ours that was started with this argument, once it runs.
 fn wait_for_child(argument: &str) -> u32 {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
+    let running = || {
         for entry in fs::read_dir("/proc").expect("list").flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
             let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let is_ours = || status(pid)["PPid"] == std::process::id().to_string();
             if words.split('\0').nth(1) == Some(argument) && is_ours() {
-                return pid;
+                return Some(pid);
             }
         }
-        assert!(Instant::now() < deadline, "no process {argument}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        None
+    };
+    wait_for(Duration::from_secs(60), running, || format!("no process {argument}"))
 }
 
 /// Each rule is needed by what the probe does, or says that it was not seen and why it is there all the same.
@@ -496,10 +494,8 @@ fn a_real_worker_misses_nothing_whoever_runs_it() {
         lab.vat("bootstrap")
     ));
     let mut users = vec![None];
-    if rustix::process::geteuid().is_root() {
+    if is_root() {
         users.push(Some(12_345));
-    } else {
-        println!("root is not tried: the tests do not run as root");
     }
     for user in users {
         for (mode, refuses_namespaces, layers) in

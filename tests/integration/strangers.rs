@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::evidence::find;
 use crate::run::{Run, example, fake_worker, run, text};
+use crate::skip::is_root;
 use crate::synthetic;
 
 const IN_PACKAGE: &str = "xsnap-native/xsnap/build/bin/lin/release/xsnap-worker";
@@ -28,7 +29,7 @@ const STRANGER: u32 = 12_346;
 
 /// The users to try; `None` is who runs the tests.
 fn users() -> Vec<Option<u32>> {
-    if rustix::process::geteuid().is_root() { vec![None, Some(USER)] } else { vec![None] }
+    if is_root() { vec![None, Some(USER)] } else { vec![None] }
 }
 
 /// A place that a user can come to, with the program, a copy of the hostile one, and the place for its mark.

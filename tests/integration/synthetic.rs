@@ -166,6 +166,11 @@ impl Node {
         self.db.execute_batch("BEGIN IMMEDIATE").expect("a block begins");
     }
 
+    /// The height of the last block.
+    pub fn height(&self) -> u64 {
+        self.height
+    }
+
     /// The end of a block.
     pub fn commit(&mut self) {
         self.height += 1;

@@ -15,6 +15,7 @@ use crate::beside::Setup;
 use crate::model::WORDS;
 use crate::run::{Run, fake_worker, spanwatch, text};
 use crate::synthetic::{Keep, Node};
+use crate::wait::wait_until;
 
 /// A database with a vat of that name and one more.
 fn database(dir: &Path) -> std::path::PathBuf {
@@ -153,11 +154,8 @@ fn no_log_line_is_a_vats() {
         } else {
             setup = setup.set("log.format=human");
             let daemon = setup.start_unserved();
-            let deadline = std::time::Instant::now() + Duration::from_secs(120);
-            while daemon.said().matches("evidence: ").count() < 4 {
-                assert!(std::time::Instant::now() < deadline, "{}", daemon.said());
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            let has_all = || daemon.said().matches("evidence: ").count() >= 4;
+            wait_until(Duration::from_secs(120), has_all, || daemon.said());
             daemon
         };
         let said = daemon.said();

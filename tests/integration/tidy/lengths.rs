@@ -19,7 +19,6 @@ const LONG: &[(&str, &str, &str)] = &[
     ("src/daemon/replayer.rs", "judge", "not divided yet"),
     ("src/evidence/keeper.rs", "write", "not divided yet"),
     ("src/forensics/plot.rs", "plot", "not divided yet"),
-    ("src/heap/check.rs", "check_content", "not divided yet"),
     ("src/heap/diff/compare.rs", "slot", "one match over all kinds of slots"),
     ("src/heap/fingerprint.rs", "value", "one match over all kinds of slots"),
     ("src/sandbox/spawn.rs", "try_spawn", "not divided yet"),

@@ -7,6 +7,7 @@ mod imports;
 mod lengths;
 mod named_tests;
 mod tokens;
+mod waits;
 
 use std::fs;
 use std::path::{Path, PathBuf};
