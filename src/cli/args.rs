@@ -47,11 +47,30 @@ impl DbArgs {
     pub(super) fn open(&self, vats: &[String]) -> Result<(Record, Survey), CliError> {
         let db = KernelDb::locate(&self.db)?;
         let archives = Archives::open(self.transcript_archive.as_deref(), self.snapshot_archive.as_deref())?;
-        let survey = Survey::read(&db, vats)?;
+        for doubt in archives.doubts() {
+            tracing::warn!("{doubt}");
+        }
+        let survey = self.survey(&db, vats)?;
+        Ok((Record::new(db, archives), survey))
+    }
+
+    /// The same for `doctor`, which goes on without an archive that can't be read, and says so.
+    pub(super) fn open_to_examine(&self) -> Result<(Record, Survey, Vec<String>), CliError> {
+        let db = KernelDb::locate(&self.db)?;
+        let (transcripts, snapshots) = (self.transcript_archive.as_deref(), self.snapshot_archive.as_deref());
+        let growing = Archives::growing(transcripts, snapshots);
+        let faults = growing.doubts().iter().map(ToString::to_string).collect();
+        let archives = Archives::open(transcripts, snapshots).unwrap_or(growing);
+        let survey = self.survey(&db, &[])?;
+        Ok((Record::new(db, archives), survey, faults))
+    }
+
+    fn survey(&self, db: &KernelDb, vats: &[String]) -> Result<Survey, CliError> {
+        let survey = Survey::read(db, vats)?;
         for fault in &survey.faults {
             tracing::warn!("{fault}");
         }
-        Ok((Record::new(db, archives), survey))
+        Ok(survey)
     }
 }
 

@@ -44,7 +44,8 @@ enum Retention {
 }
 
 impl Retention {
-    fn meaning(self) -> &'static str {
+    /// A sentence for people. `are_all_verifiable` is whether each closed span can be verified.
+    fn meaning(self, are_all_verifiable: bool) -> &'static str {
         match self {
             Self::Everything => "every closed span can be verified by itself",
             Self::ItemsOnly => {
@@ -52,7 +53,11 @@ impl Retention {
             }
             Self::Archives => "closed spans are verified from the archives",
             Self::Nothing => {
-                "closed spans cannot be verified from this database: what they held is deleted as they close"
+                "what closed spans held is deleted as they close, so `verify` finds nothing to replay. `spanwatch run` beside the node \
+                 copies it before, and gives spans that close from then on the verdict partial: all but the items of a span's last block"
+            }
+            Self::Mixed if are_all_verifiable => {
+                "every closed span can be verified; not all of them have items and images in the same place"
             }
             Self::Mixed => "some closed spans can be verified and some cannot; `spanwatch spans` says which and why",
             Self::Unknown => "no span was closed yet, so what the node keeps cannot be told",
@@ -160,6 +165,7 @@ struct Report {
     bundle_faults: Vec<String>,
     workers: Vec<WorkerProgram>,
     worker_fault: Option<String>,
+    archive_faults: Vec<String>,
     row_faults: Vec<String>,
     history: Vec<String>,
     breaks: u64,
@@ -169,7 +175,7 @@ struct Report {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
-    let (record, survey) = args.db.open(&[])?;
+    let (record, survey, archive_faults) = args.db.open_to_examine()?;
     let db = &record.db;
     let units = plan(&survey, &record, &Selection::default());
     let kept = Kept::count(&survey, &units);
@@ -192,13 +198,14 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         },
         host_height,
         crank_number,
-        meaning: retention.meaning(),
+        meaning: retention.meaning(kept.verifiable == kept.closed_spans),
         retention,
         open_spans: survey.spans.iter().filter(|(row, _)| row.is_current).count() as u64,
         bundles: bundles.len() as u64,
         bundle_faults,
         workers,
         worker_fault,
+        archive_faults,
         row_faults: survey.faults,
         history: history::text_lines(&survey.history),
         breaks: survey.history.breaks().len() as u64,
@@ -208,6 +215,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     };
     let is_well = report.bundle_faults.is_empty()
         && report.worker_fault.is_none()
+        && report.archive_faults.is_empty()
         && report.row_faults.is_empty()
         && report.history.is_empty();
     let mut out = visible::stdout();
@@ -252,6 +260,7 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
         Retention::ItemsOnly => "items are kept, old images are gone",
         Retention::Archives => "pruned, with archives",
         Retention::Nothing => "pruned, without archives",
+        Retention::Mixed if kept.verifiable == kept.closed_spans => "kept in several places",
         Retention::Mixed => "mixed",
         Retention::Unknown => "unknown",
     };
@@ -300,6 +309,9 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
     writeln!(out, "bundles    {good} of {} match their IDs", report.bundles)?;
     for fault in &report.bundle_faults {
         writeln!(out, "           FAULT {fault}")?;
+    }
+    for fault in &report.archive_faults {
+        writeln!(out, "archives   FAULT {fault}")?;
     }
     for fault in &report.row_faults {
         writeln!(out, "rows       FAULT {fault}")?;

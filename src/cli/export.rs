@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 
 use super::args::Format;
@@ -16,13 +16,14 @@ use crate::visible;
 use crate::words::plural;
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("form").args(["sst", "xsnap_trace"]).required(true).multiple(true))]
 pub(super) struct ExportArgs {
     /// The evidence: a folder, or a file that was packed from one
     #[arg(value_name = "EVIDENCE")]
     evidence: PathBuf,
     /// The recorded transcript for the SDK's replay-transcript.js, compressed if the name ends with .gz; the image or the
     /// bundles that it starts with are written beside it
-    #[arg(long, value_name = "FILE", required_unless_present = "xsnap_trace")]
+    #[arg(long, value_name = "FILE")]
     sst: Option<PathBuf>,
     /// The replay for replay.js of @agoric/xsnap, in a new directory
     #[arg(long, value_name = "DIR")]

@@ -170,6 +170,8 @@ enum CliError {
     WantedWorker { source: LocateError, wanted: String },
     #[error("no vat {unknown} in this database; `spanwatch spans` lists those that it has")]
     UnknownVat { unknown: String },
+    #[error("no vat {unknown} was seen by the daemon yet; `spanwatch verdicts` lists those that have a verdict")]
+    UnknownVatInStore { unknown: String },
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error("{0}")]

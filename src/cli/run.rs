@@ -150,7 +150,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<Exit, CliError> {
     if args.check {
         for fault in
             Archives::growing(config.node.transcript_archive.as_deref(), config.node.snapshot_archive.as_deref())
-                .faults()
+                .doubts()
         {
             tracing::warn!("{fault}");
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::Format;
 use super::{CliError, Exit};
-use crate::forensics::source::Source;
+use crate::forensics::source::{Source, side_of};
 use crate::heap::census::{Census, Large, Only, only};
 use crate::heap::diff::{Delta, Likeness, Told, compare, deltas, tell};
 use crate::heap::fingerprint::fingerprint;
@@ -62,9 +62,9 @@ struct InfoArgs {
 
 #[derive(Debug, Args)]
 struct DiffArgs {
-    #[arg(value_name = "RECORDED", help = IMAGE_HELP)]
+    #[arg(value_name = "IMAGE", help = IMAGE_HELP)]
     recorded: String,
-    #[arg(value_name = "REPLAYED", help = "The other image, named in the same way")]
+    #[arg(value_name = "OTHER", help = "The other image, named in the same way")]
     replayed: String,
     /// All differences, traces, deltas, and what is in one image only, not just the most telling
     #[arg(long)]
@@ -251,8 +251,18 @@ fn diff(args: &DiffArgs) -> Result<Exit, CliError> {
     Ok(if comparison.likeness == Likeness::Different { Exit::Diverged } else { Exit::Verified })
 }
 
+/// The names of two images in the text: the sides of evidence, or their order on the command line.
+fn names_of(recorded: &str, replayed: &str) -> [&'static str; 2] {
+    match (side_of(recorded), side_of(replayed)) {
+        (Some(one), Some(other)) if one != other => [one.label(), other.label()],
+        _ => ["first", "second"],
+    }
+}
+
 fn write_diff(out: &mut Out<impl Write>, report: &DiffReport<'_>, is_all: bool) -> io::Result<()> {
     let told = &report.told;
+    let names = names_of(report.recorded, report.replayed);
+    let [one, other] = names;
     match report.likeness {
         Likeness::Identical => writeln!(out, "identical: the same bytes")?,
         Likeness::Isomorphic => {
@@ -269,7 +279,7 @@ fn write_diff(out: &mut Out<impl Write>, report: &DiffReport<'_>, is_all: bool) 
     }
     for place in &told.differences {
         let behind = if place.behind > 0 { "  (behind another difference)" } else { "" };
-        writeln!(out, "  {place}{behind}")?;
+        writeln!(out, "  {}{behind}", place.with_names(names))?;
     }
     let left = told.differences_total - told.differences.len() as u64;
     if left > 0 {
@@ -284,7 +294,7 @@ fn write_diff(out: &mut Out<impl Write>, report: &DiffReport<'_>, is_all: bool) 
         for (kind, count) in counts {
             writeln!(out, "  {count} × {}", kind.replace('_', " "))?;
             for place in told.traces.iter().filter(|place| place.what == *kind) {
-                writeln!(out, "    {place}")?;
+                writeln!(out, "    {}", place.with_names(names))?;
             }
         }
     }
@@ -294,13 +304,13 @@ fn write_diff(out: &mut Out<impl Write>, report: &DiffReport<'_>, is_all: bool) 
         let shown = if is_all { usize::MAX } else { 2 * SHOWN };
         for delta in report.deltas.iter().take(shown) {
             let change = delta.replayed - delta.recorded;
-            writeln!(out, "  {}: recorded {}, replayed {} ({change:+})", delta.name, delta.recorded, delta.replayed)?;
+            writeln!(out, "  {}: {one} {}, {other} {} ({change:+})", delta.name, delta.recorded, delta.replayed)?;
         }
         if report.deltas.len() > shown {
             writeln!(out, "  … {} more; --all shows them", report.deltas.len() - shown)?;
         }
     }
-    for (only, side) in [(&report.only_recorded, "recorded"), (&report.only_replayed, "replayed")] {
+    for (only, side) in [(&report.only_recorded, one), (&report.only_replayed, other)] {
         for (what, list) in [("texts", &only.texts), ("keys", &only.keys), ("functions", &only.functions)] {
             if !list.is_empty() {
                 writeln!(out)?;

@@ -43,6 +43,7 @@ struct Line<'a> {
 
 pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
     let store = Store::open_to_read(&args.config.state_dir()?)?;
+    check_vat(&store, args.vat.as_deref())?;
     let filter =
         VerdictFilter { is_diverged: args.diverged, is_alarm: args.alarms, vat: args.vat.clone(), limit: args.limit };
     let mut out = visible::buffered_stdout();
@@ -68,6 +69,14 @@ pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
     out.flush()?;
     store.was_steady()?;
     Ok(exit)
+}
+
+/// An unknown vat is an error, as in `verify`, and no empty answer.
+fn check_vat(store: &Store, vat: Option<&str>) -> Result<(), CliError> {
+    match vat {
+        Some(unknown) if !store.knows_vat(unknown)? => Err(CliError::UnknownVatInStore { unknown: unknown.to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 /// A line, and another for what is to be said about it.
@@ -100,7 +109,10 @@ fn text(row: &VerdictRow) -> String {
         writeln!(text, "    {explanation}");
     }
     match row.acknowledged {
-        Some(true) => writeln!(text, "    acknowledged: {}", row.note.as_deref().unwrap_or("without a note")),
+        Some(true) => match row.note.as_deref() {
+            None => writeln!(text, "    acknowledged: without a note"),
+            Some(notes) => notes.lines().for_each(|note| writeln!(text, "    acknowledged: {note}")),
+        },
         Some(false) => writeln!(text, "    not acknowledged: spanwatch ack {} --note \"…\"", row.id),
         None => {}
     }
@@ -123,7 +135,7 @@ pub(super) struct AckArgs {
     /// With --all: only those of this vat, by ID or name
     #[arg(long, value_name = "ID|NAME", requires = "all")]
     vat: Option<String>,
-    /// What you found out about it
+    /// What you found out about it; a note to what is acknowledged already is added to its notes
     #[arg(long)]
     note: Option<String>,
     #[command(flatten)]
@@ -148,12 +160,14 @@ pub(super) fn acknowledge(args: &AckArgs) -> Result<Exit, CliError> {
             Kind::Damaged => AlarmKind::Damaged,
             Kind::Changed => AlarmKind::Changed,
         };
+        check_vat(&store, args.vat.as_deref())?;
         let count = store.acknowledge_all(kind, args.vat.as_deref(), note)?;
         writeln!(out, "{count} acknowledged; {} left", store.unacknowledged()?.total())?;
     }
     let Some(id) = &args.id else { return Ok(Exit::Verified) };
     match store.acknowledge(id, note)? {
         Acknowledged::Now => writeln!(out, "{id} is acknowledged; {} left", store.unacknowledged()?.total())?,
+        Acknowledged::Noted => writeln!(out, "{id} was acknowledged before; the note is added")?,
         Acknowledged::Before => writeln!(out, "{id} was acknowledged before; nothing is changed")?,
         Acknowledged::Unknown => return Err(CliError::UnknownDivergence { id: id.clone() }),
     }

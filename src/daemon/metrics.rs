@@ -221,7 +221,7 @@ impl Metrics {
             ),
             last_verified_timestamp_seconds: make.float(
                 "last_verified_timestamp_seconds",
-                "When a span was verified last, in seconds since 1970; 0 if none was.",
+                "When a span was verified last, in whole or in part (partial), in seconds since 1970; 0 if none was.",
             ),
             last_look_timestamp_seconds: make.float(
                 "last_look_timestamp_seconds",

@@ -127,9 +127,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     for refusal in neighbour::stand_back(&shared.config.neighbour) {
         tracing::warn!("{refusal}");
     }
-    for fault in shared.record.archives.faults() {
-        tracing::error!("{fault}");
-    }
+    tell_archives(shared);
     if let Some(listener) = listener {
         let address = listener.local_addr()?;
         tokio::spawn(http::serve(listener, Arc::clone(shared), descriptors));
@@ -177,7 +175,9 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
             tracing::info!("{summary}");
         }
         if housekept.is_none_or(|at| at.elapsed() >= HOUSEKEEPING) {
-            housekept = Some(Instant::now());
+            if housekept.replace(Instant::now()).is_some() {
+                tell_archives(shared);
+            }
             let seconds = shared.config.state.keep_verdicts.as_secs_f64();
             let tidied = shared.store.forget_older_than(seconds).and_then(|_| shared.store.tidy_captures());
             if let Err(error) = tidied {
@@ -188,6 +188,19 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     tell_system(&[sd_notify::NotifyState::Stopping]);
     stop(shared, &mut terminate, &mut interrupt).await;
     Ok(())
+}
+
+/// Complains of archive directories that can't be right, at the start and again while they are not. No reason to end: the node makes
+/// the directory when it starts with the setting, and a disk may be mounted later. Until then no verdict is given on what only the
+/// archive may have.
+fn tell_archives(shared: &Shared) {
+    let doubts = shared.record.archives.doubts();
+    for doubt in &doubts {
+        shared.complain("archive", &format!("{doubt} (node.transcript_archive, node.snapshot_archive)"));
+    }
+    if doubts.is_empty() && shared.is_well_again("archive") {
+        tracing::info!("the archive directories can be read");
+    }
 }
 
 /// The terminal that it was started from is gone.

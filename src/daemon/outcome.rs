@@ -1,6 +1,7 @@
 //! A span's report in the words of the store.
 
 use crate::report::json;
+use crate::span::{SpanBegins, SpanEnds};
 use crate::store::{Job, Outcome, Source};
 use crate::verdict::{Unverifiable, Verdict};
 use crate::verify::SpanReport;
@@ -23,7 +24,7 @@ pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Ou
         seen_to: partial.map(|partial| partial.seen_to),
         unseen: partial.map_or(0, |partial| partial.end - partial.seen_to),
         is_damage: report.verdict.is_damage(),
-        is_missed: job.source == Source::Live && is_missed(&report.verdict),
+        is_missed: job.source == Source::Live && is_missed(report),
         base: report.base.label(),
         detail: json::span(report),
         replay_seconds: report.took.as_secs_f64(),
@@ -67,12 +68,20 @@ fn explanation_of(verdict: &Verdict) -> Option<String> {
     }
 }
 
-/// Whether it was the node's deleting that left nothing to replay.
-fn is_missed(verdict: &Verdict) -> bool {
-    matches!(
-        verdict,
+/// Whether the node's deleting left nothing to replay, of a span that had something to replay.
+fn is_missed(report: &SpanReport) -> bool {
+    let is_deleted = matches!(
+        report.verdict,
         Verdict::Unverifiable(Unverifiable::ItemsPruned | Unverifiable::RowGone | Unverifiable::BaseGone(_))
-    )
+    );
+    let items = report.id.end.saturating_sub(report.id.start);
+    is_deleted && !holds_no_delivery(items, report.begins, report.ends)
+}
+
+/// Whether rows alone say that a span has its first and its last item and nothing between, as one between a snapshot and an upgrade
+/// that follows at once.
+fn holds_no_delivery(items: u64, begins: Option<SpanBegins>, ends: Option<SpanEnds>) -> bool {
+    items <= 2 && begins.is_some() && matches!(ends, Some(SpanEnds::SaveSnapshot | SpanEnds::ShutdownWorker))
 }
 
 /// Whether a verdict may be owed to rows that vanished while they were read.
@@ -89,4 +98,22 @@ pub(super) fn may_be_owed_to_vanishing(verdict: &Verdict) -> bool {
                 | Unverifiable::Shape { .. }
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A snapshot and an upgrade in one block leave a span of two items, neither a delivery.
+    #[test]
+    fn a_span_may_hold_no_delivery() {
+        let loads = Some(SpanBegins::LoadSnapshot);
+        assert!(holds_no_delivery(2, loads, Some(SpanEnds::ShutdownWorker)));
+        assert!(holds_no_delivery(2, loads, Some(SpanEnds::SaveSnapshot)));
+        // Its last item may be a delivery, or its first is not known.
+        assert!(!holds_no_delivery(2, loads, None));
+        assert!(!holds_no_delivery(2, loads, Some(SpanEnds::Termination)));
+        assert!(!holds_no_delivery(2, None, Some(SpanEnds::ShutdownWorker)));
+        assert!(!holds_no_delivery(3, loads, Some(SpanEnds::ShutdownWorker)));
+    }
 }

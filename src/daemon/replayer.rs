@@ -191,7 +191,7 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut Span
     if job.source == Source::Live {
         metrics.verdict_delay_seconds.observe((now() - job.noticed_at - outcome.replay_seconds).max(0.0));
     }
-    if outcome.verdict == "verified" {
+    if matches!(outcome.verdict, "verified" | "partial") {
         metrics.last_verified_timestamp_seconds.set(now());
     }
     if outcome.verdict == "diverged" {

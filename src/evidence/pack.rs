@@ -62,6 +62,10 @@ fn header(size: u64) -> tar::Header {
 /// # Errors
 /// When it is no packed evidence or was changed, or the folder is there already.
 pub fn unpack(file: &Path, to: &Path) -> Result<PathBuf, EvidenceError> {
+    if !to.is_dir() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "it is no directory; make it first");
+        return Err(EvidenceError::io("unpack into", to)(source));
+    }
     let case = Case::open(file)?;
     prove_all(&case, true)?;
     let target = to.join(&case.manifest.id);

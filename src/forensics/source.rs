@@ -137,6 +137,12 @@ impl Source {
     }
 }
 
+/// The side of a folder that a name stands for, if it stands for one.
+#[must_use]
+pub fn side_of(name: &str) -> Option<Side> {
+    in_folder(name).filter(|_| !Path::new(name).exists()).map(|(_, side)| side)
+}
+
 /// Takes `DB:VAT@POSITION` apart.
 fn in_database(name: &str) -> Option<(&str, &str, Position)> {
     let (rest, position) = name.rsplit_once('@')?;
@@ -157,10 +163,21 @@ fn from_folder(folder: &Path, side: Side) -> Result<Vec<u8>, SourceError> {
         Side::Replayed => case.replayed_end()?,
         Side::Base => case.base()?,
     };
+    let span = &case.manifest.span;
+    let mut ends = case.manifest.outcomes.iter().map(|outcome| outcome.image.map(|image| image.sha256));
     let why = match side {
-        Side::Recorded if case.manifest.span.saves.is_none() => "the span does not end with a snapshot",
+        Side::Recorded | Side::Replayed if span.saves.is_none() => "the span does not end with a snapshot",
+        Side::Recorded if ends.clone().all(|end| end.is_none()) => {
+            "no replay came to the end of the span, so there was no heap to compare with"
+        }
+        Side::Recorded if ends.all(|end| end.is_none() || end == span.saves) => {
+            "the replay ended with the recorded heap, and a heap is kept only where two differ"
+        }
         Side::Recorded => "the node had deleted it when the divergence was found",
-        Side::Replayed => "the replay saved none, or the recorded one",
+        Side::Replayed if ends.next().flatten().is_some_and(|end| Some(end) == span.saves) => {
+            "the replay ended with the recorded heap, and a heap is kept only where two differ"
+        }
+        Side::Replayed => "the replay did not come to the end of the span",
         Side::Base if case.manifest.start.image.is_none() => "the span starts without one",
         Side::Base => "it was removed",
     };

@@ -301,6 +301,11 @@ impl KernelDb {
             let path = real.to_owned();
             Err(match Special::in_error(&source) {
                 Some(special) => DbError::Special { path, special },
+                None if may_not_read(real) => {
+                    let hint =
+                        "this user may not read the file itself; let its group or an ACL in (docs/operations.md)";
+                    DbError::Io { what: "open the kernel database", path, hint, source }
+                }
                 None => {
                     let hint = "may this user read the -wal and -shm files?";
                     DbError::Io { what: "look beside", path, hint, source }
@@ -378,6 +383,11 @@ impl KernelDb {
 /// Copies a regular file into a new one.
 fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut regular::open(from)?, &mut fs::File::create_new(to)?).map(drop)
+}
+
+/// Whether this user is refused a file.
+fn may_not_read(path: &Path) -> bool {
+    regular::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn identity(path: &Path) -> Result<Identity, DbError> {

@@ -27,29 +27,84 @@ pub struct Archives {
 /// A directory.
 #[derive(Debug)]
 struct Directory {
+    kind: ArchiveKind,
     path: PathBuf,
     /// The names in it when it was listed; `None` where each is looked for when it is asked for.
     names: Option<HashSet<String>>,
 }
 
-/// Why an archive can't be used.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to list the archive directory {}: {source}; it must be the directory that app.toml names, readable for this user", path.display())]
-pub struct ArchiveError {
-    path: PathBuf,
-    source: io::Error,
+/// Which of the two archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// Of items.
+    Transcripts,
+    /// Of images.
+    Snapshots,
 }
 
+impl ArchiveKind {
+    /// The node's setting.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Transcripts => "vat-transcript-archive-dir",
+            Self::Snapshots => "vat-snapshot-archive-dir",
+        }
+    }
+
+    /// The beginning of the names of its files.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Transcripts => "transcript.",
+            Self::Snapshots => "snapshot.",
+        }
+    }
+}
+
+/// Why an archive can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The directory can't be listed.
+    #[error(
+        "failed to list the archive directory {}: {source}; it must be the directory that {} of app.toml names, readable for this user",
+        path.display(),
+        kind.setting()
+    )]
+    Unlisted {
+        /// Which archive it should be.
+        kind: ArchiveKind,
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The directory has files, and none that such an archive has.
+    #[error(
+        "the archive directory {} has files, but none that begins with {}: is it the directory that {} of app.toml names?",
+        path.display(),
+        kind.prefix(),
+        kind.setting()
+    )]
+    Another {
+        /// Which archive it should be.
+        kind: ArchiveKind,
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// So many names of a directory are looked at, to tell whether it is the archive. With more it is believed to be.
+const NAMES_LOOKED_AT: usize = 100_000;
+
 impl Directory {
-    fn list(path: &Path) -> Result<Self, ArchiveError> {
-        let failed = |source| ArchiveError { path: path.to_owned(), source };
+    fn list(kind: ArchiveKind, path: &Path) -> Result<Self, ArchiveError> {
+        let failed = |source| ArchiveError::Unlisted { kind, path: path.to_owned(), source };
         let mut names = HashSet::new();
         for entry in fs::read_dir(path).map_err(failed)? {
             if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
                 names.insert(name);
             }
         }
-        Ok(Self { path: path.to_owned(), names: Some(names) })
+        Ok(Self { kind, path: path.to_owned(), names: Some(names) })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -67,28 +122,56 @@ impl Archives {
     /// When one can't be listed.
     pub fn open(transcripts: Option<&Path>, snapshots: Option<&Path>) -> Result<Self, ArchiveError> {
         Ok(Self {
-            transcripts: transcripts.map(Directory::list).transpose()?,
-            snapshots: snapshots.map(Directory::list).transpose()?,
+            transcripts: transcripts.map(|path| Directory::list(ArchiveKind::Transcripts, path)).transpose()?,
+            snapshots: snapshots.map(|path| Directory::list(ArchiveKind::Snapshots, path)).transpose()?,
         })
     }
 
     /// Directories that the node goes on writing to: what is in them is looked up as it is asked for.
     #[must_use]
     pub fn growing(transcripts: Option<&Path>, snapshots: Option<&Path>) -> Self {
-        let directory = |path: &Path| Directory { path: path.to_owned(), names: None };
-        Self { transcripts: transcripts.map(directory), snapshots: snapshots.map(directory) }
+        let directory = |kind, path: &Path| Directory { kind, path: path.to_owned(), names: None };
+        Self {
+            transcripts: transcripts.map(|path| directory(ArchiveKind::Transcripts, path)),
+            snapshots: snapshots.map(|path| directory(ArchiveKind::Snapshots, path)),
+        }
     }
 
     /// Why a directory can't be used, for each that can't be listed now.
     #[must_use]
     pub fn faults(&self) -> Vec<ArchiveError> {
-        let directories = [&self.transcripts, &self.snapshots].into_iter().flatten();
         // Its first entry is enough to know: there is a file for every span that ever was.
         let fault = |directory: &Directory| {
             let first = fs::read_dir(&directory.path).and_then(|mut entries| entries.next().transpose());
-            first.err().map(|source| ArchiveError { path: directory.path.clone(), source })
+            let of = |source| ArchiveError::Unlisted { kind: directory.kind, path: directory.path.clone(), source };
+            first.err().map(of)
         };
-        directories.filter_map(fault).collect()
+        self.directories().filter_map(fault).collect()
+    }
+
+    /// What a person should look at: the faults, and each directory whose files are not those of such an archive. An empty one may be
+    /// an archive of a node that has closed no span yet.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<ArchiveError> {
+        let doubt = |directory: &Directory| {
+            let (mut looked_at, prefix) = (0, directory.kind.prefix());
+            for entry in fs::read_dir(&directory.path).ok()?.take(NAMES_LOOKED_AT) {
+                if entry.ok()?.file_name().to_string_lossy().starts_with(prefix) {
+                    return None;
+                }
+                looked_at += 1;
+            }
+            (1..NAMES_LOOKED_AT)
+                .contains(&looked_at)
+                .then(|| ArchiveError::Another { kind: directory.kind, path: directory.path.clone() })
+        };
+        let mut doubts = self.faults();
+        doubts.extend(self.directories().filter_map(doubt));
+        doubts
+    }
+
+    fn directories(&self) -> impl Iterator<Item = &Directory> {
+        [&self.transcripts, &self.snapshots].into_iter().flatten()
     }
 
     /// Whether a directory for transcripts is known, and one for snapshots.
@@ -247,6 +330,20 @@ mod tests {
         let archives = Archives::open(Some(dir.path()), None).expect("listed");
         let error = refusal(&archives);
         assert!(error.contains("more than 536870912 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_other_files_is_doubted() {
+        let (dir, _) = archive_with(b"one\n");
+        let doubts = |transcripts, snapshots| {
+            let doubts = Archives::growing(transcripts, snapshots).doubts();
+            doubts.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(doubts(Some(dir.path()), None), "");
+        assert!(doubts(None, Some(dir.path())).contains("none that begins with snapshot."));
+        let empty = tempfile::tempdir().expect("a directory");
+        assert_eq!(doubts(Some(empty.path()), Some(empty.path())), "");
+        assert!(doubts(Some(Path::new("/no/such")), None).contains("vat-transcript-archive-dir"));
     }
 
     #[test]

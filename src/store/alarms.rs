@@ -78,8 +78,10 @@ impl Unacknowledged {
 pub enum Acknowledged {
     /// It is now.
     Now,
-    /// It was already.
+    /// It was already, and no note was given.
     Before,
+    /// It was already; the note is added to those that it has.
+    Noted,
     /// Nothing that can be acknowledged has that name.
     Unknown,
 }
@@ -105,18 +107,23 @@ impl Store {
         })
     }
 
-    /// Takes an alarm off its gauge, with a note.
+    /// Takes an alarm off its gauge, with a note. If it is off already, the note becomes another line of its notes.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn acknowledge(&self, id: &str, note: Option<&str>) -> Result<Acknowledged, StoreError> {
         self.write("acknowledge an alarm", |db| {
             let of_span = super::verdicts::PUBLIC_ID.replace("s.", "");
-            let (mut changed, mut known) = (0, 0_i64);
+            let (mut changed, mut noted, mut known) = (0, 0, 0_i64);
             let of_alarm = PUBLIC_ID.replace("a.", "");
             for (table, condition) in
                 [("spans", format!("{ALARMING} AND {of_span} = ?")), ("alarms", format!("{of_alarm} = ?"))]
             {
+                if let Some(note) = note {
+                    let set = "SET note = coalesce(note || char(10), '') || ?";
+                    let sql = format!("UPDATE {table} {set} WHERE acknowledged_at IS NOT NULL AND {condition}");
+                    noted += db.execute(&sql, params![note, id])?;
+                }
                 changed += db.execute(
                     &format!(
                         "UPDATE {table} SET acknowledged_at = ?, note = ? WHERE acknowledged_at IS NULL AND {condition}"
@@ -127,9 +134,10 @@ impl Store {
                     row.get::<_, i64>(0)
                 })?;
             }
-            Ok(match (changed, known) {
-                (1.., _) => Acknowledged::Now,
-                (0, 1..) => Acknowledged::Before,
+            Ok(match (changed, noted, known) {
+                (1.., _, _) => Acknowledged::Now,
+                (0, 1.., _) => Acknowledged::Noted,
+                (0, 0, 1..) => Acknowledged::Before,
                 _ => Acknowledged::Unknown,
             })
         })

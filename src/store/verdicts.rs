@@ -107,7 +107,7 @@ pub struct VerdictRow {
     pub syscalls: Option<u64>,
     /// For what alarms: whether a person has taken note of it.
     pub acknowledged: Option<bool>,
-    /// What that person wrote.
+    /// The notes on it, a line each, the first one first.
     pub note: Option<String>,
     /// The whole report of a divergence.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,33 +213,48 @@ impl Store {
         self.write("count", |db| add_total(db, name, label, value))
     }
 
-    /// When a span was verified last, in seconds since 1970.
+    /// When a span was verified last, in whole or (`partial`) as far as it could be seen, in seconds since 1970.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn last_verified_at(&self) -> Result<Option<f64>, StoreError> {
         self.with("read the last verdict", |db| {
             let mut statement = db.prepare_cached(
-                "SELECT finished_at FROM spans WHERE verdict IS NOT NULL AND verdict = 'verified' \
+                "SELECT finished_at FROM spans WHERE verdict IS NOT NULL AND verdict IN ('verified', 'partial') \
                  ORDER BY finished_at DESC LIMIT 1",
             )?;
             statement.query_row([], |row| row.get(0)).optional()
         })
     }
 
-    /// The last position that was verified of each vat, with the vat's name.
+    /// The last position that was verified of each vat, in a whole span or a partial one, with the vat's name.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn last_verified_positions(&self) -> Result<Vec<(String, Option<String>, u64)>, StoreError> {
         self.with("read the last verdicts", |db| {
             let mut statement = db.prepare_cached(
-                "SELECT v.vat, v.name, (SELECT s.end FROM spans AS s WHERE s.vat = v.vat AND s.verdict = 'verified' \
-                 ORDER BY s.start DESC LIMIT 1) AS end \
+                "SELECT v.vat, v.name, (SELECT coalesce(s.seen_to, s.end) FROM spans AS s \
+                 WHERE s.vat = v.vat AND s.verdict IN ('verified', 'partial') ORDER BY s.start DESC LIMIT 1) AS end \
                  FROM vats AS v WHERE end IS NOT NULL ORDER BY length(v.vat), v.vat",
             )?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)? - 1)))?;
             rows.collect()
+        })
+    }
+
+    /// Whether a vat of this ID or name was ever seen.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn knows_vat(&self, word: &str) -> Result<bool, StoreError> {
+        self.with("look for a vat", |db| {
+            db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM vats WHERE vat = ?1 OR name = ?1) OR EXISTS (SELECT 1 FROM spans WHERE vat = ?1) \
+                 OR EXISTS (SELECT 1 FROM alarms WHERE vat = ?1)",
+                [word],
+                |row| row.get(0),
+            )
         })
     }
 

@@ -56,6 +56,12 @@ fn whatever_a_node_keeps_every_span_gets_its_verdict() {
         assert_eq!(metrics["spanwatch_unseen_items_total"], unseen);
         assert_eq!(metrics["spanwatch_deliveries_total"], if verdict == "partial" { 12.0 } else { 17.0 });
         assert_eq!(metrics["spanwatch_backlog_spans{source=\"live\"}"], 0.0);
+        // What is verified in part counts: a node that deletes all gives nothing else.
+        assert!(metrics["spanwatch_last_verified_timestamp_seconds"] > 1e9, "{keep:?}");
+        let last = daemon.json("/readyz")["last_verified"]["v1"]["position"].clone();
+        let seen_to = rows.iter().rfind(|row| row["vat"] == "v1").map(|row| row["seen_to"].clone());
+        let seen_to = seen_to.expect("a row").as_u64().unwrap_or(21);
+        assert_eq!(last, seen_to - 1, "{keep:?}");
         let copies = metrics["spanwatch_capture_bytes"];
         let retention = daemon.json("/api/v1/status")["node"]["retention"].clone();
         let keepers = match (keep.items, keep.images, keep.archive.is_some()) {
@@ -123,9 +129,20 @@ fn a_divergence_alarms_until_somebody_takes_note_of_it() {
     let noted = spanwatch(&["ack", &id, "--note", "an old worker", "--state-dir", &state]);
     assert_eq!((noted.code, noted.out.trim()), (0, &*format!("{id} is acknowledged; 0 left")));
     assert_eq!(daemon.metric("spanwatch_divergences_unacknowledged"), 0.0);
-    assert!(spanwatch(&["ack", &id, "--state-dir", &state]).out.contains("before"));
+    assert!(spanwatch(&["ack", &id, "--state-dir", &state]).out.contains("before; nothing is changed"));
     let listed = list(&["--diverged"]);
-    assert!(listed.code == 0 && listed.out.contains("acknowledged: an old worker"), "{}", listed.out);
+    assert!(listed.code == 0 && listed.out.contains("acknowledged: an old worker\n"), "{}", listed.out);
+    // Notes can be added later, and all are shown.
+    let noted = spanwatch(&["ack", &id, "--note", "it was 4.6.0", "--state-dir", &state]);
+    assert!(noted.code == 0 && noted.out.contains("the note is added"), "{}{}", noted.out, noted.err);
+    let listed = list(&["--diverged"]);
+    assert!(listed.out.contains("acknowledged: an old worker\n    acknowledged: it was 4.6.0\n"), "{}", listed.out);
+    assert_eq!(list(&["--format", "json", "--diverged"]).lines("verdict")[0]["note"], "an old worker\nit was 4.6.0");
+    // A vat that was never seen is an error, as in `verify`.
+    for arguments in [&["verdicts", "--vat", "nobody"][..], &["ack", "--all", "changed", "--vat", "nobody"]] {
+        let run = spanwatch(&[arguments, &["--state-dir", &state]].concat());
+        assert!(run.code == 1 && run.err.contains("no vat nobody"), "{arguments:?}: {}", run.err);
+    }
 }
 
 /// A divergence in the part of a span that could be seen alarms like any other.
@@ -178,11 +195,39 @@ fn an_archive_that_cannot_be_read_is_no_missing_item() {
     let mut bench = Bench::new(Keep::default());
     let daemon = bench.setup("ok").set("node.transcript_archive=/no/such/archive").set("capture.items=never").start();
     daemon.wait_for_block(1);
-    daemon.wait_for_log("failed to list the archive directory /no/such/archive");
+    // Said at once, with the key and the node's setting.
+    let lines = daemon.logged("failed to list the archive directory /no/such/archive");
+    let said = lines[0]["message"].as_str().expect("a message");
+    assert!(lines[0]["level"] == "ERROR" && said.contains("node.transcript_archive"), "{said}");
+    assert!(said.contains("vat-transcript-archive-dir"), "{said}");
     bench.close("v1");
     daemon.wait_for("a failure", |daemon| daemon.metric("spanwatch_failures_total{reason=\"system\"}") > 1.0);
     assert_eq!(daemon.verdicts()[0]["verdict"], "pending");
     assert_eq!(daemon.metric("spanwatch_missed_spans_total"), 0.0);
+}
+
+/// A snapshot and an upgrade in one block leave a span that holds no delivery, of which a node that deletes all leaves nothing to see.
+#[test]
+fn a_span_without_a_delivery_is_not_missed() {
+    let mut bench = Bench::new(Keep::default());
+    let daemon = bench.setup("ok").start();
+    let mut height = 1;
+    daemon.wait_for_block(height);
+    bench.span(&daemon, "v1", &mut height);
+    daemon.wait_for_spans(1);
+    bench.node().work("v1");
+    bench.node().commit();
+    daemon.wait_for_block(height + 1);
+    bench.node().save("v1");
+    bench.node().upgrade("v1");
+    bench.node().commit();
+    daemon.wait_for_spans(3);
+    let rows = daemon.verdicts();
+    let empty = rows.iter().find(|row| bounds(row) == (11, 13)).expect("the span of the upgrade");
+    assert_eq!(verdict_of(empty), "unverifiable/items_pruned", "{}", daemon.said());
+    assert_eq!(daemon.metric("spanwatch_missed_spans_total"), 0.0, "{}", daemon.said());
+    assert_eq!(daemon.metric("spanwatch_damaged_spans"), 0.0, "{}", daemon.said());
+    assert!(daemon.logged("missed span").is_empty(), "{}", daemon.said());
 }
 
 #[test]

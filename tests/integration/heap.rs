@@ -424,6 +424,13 @@ fn the_compilers_fault_is_named() {
     assert!(place["file"].as_str().expect("a file").ends_with("vats/products.js"), "{place}");
     assert!(place["line"].as_u64().is_some_and(|line| line > 1), "{place}");
 
+    // The sides have the names that they were asked for by; files have none.
+    let said = spanwatch(&["snapshot", "diff", &side("base"), &side("recorded")]).out;
+    assert!(said.contains(": base ") && said.contains(", recorded ") && !said.contains("replayed"), "{said}");
+    let file = found.folder.join("base.xss.zst");
+    let said = spanwatch(&["snapshot", "diff", text(&file), &side("recorded")]).out;
+    assert!(said.contains(": first ") && said.contains(", second ") && !said.contains("recorded"), "{said}");
+
     // What a folder does not have is said.
     let missing = spanwatch(&["snapshot", "info", &format!("{}:recorded", text(lab.dir.as_path()))]);
     assert!(missing.code == 1 && missing.err.contains("manifest.json"), "{}", missing.err);

@@ -27,6 +27,7 @@
 //! | `rows` | old rows that change, and breaks in histories, raise an alarm of their own; what a node does never raises one | a stand-in for a node, the lab's databases, a live kernel |
 //! | `arguments` | flags, exit codes, variables and the log do as other programs' do | the program itself, and the daemon |
 //! | `compared` | a plan comes before the spans, and several workers are compared | a fake worker and a database written for it |
+//! | `messages` | what a message says is what was found | files, folders and databases that are not as they should be |
 //! | `tidy` | the modules import one another without a cycle, functions are short, a test that a page names is there | the source itself |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
@@ -53,6 +54,7 @@ mod heap;
 mod history;
 mod lab;
 mod limits;
+mod messages;
 mod mutations;
 mod own;
 mod report;

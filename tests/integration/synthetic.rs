@@ -91,6 +91,7 @@ struct Vat {
     start: i64,
     items: Vec<String>,
     spans: u32,
+    incarnation: u32,
     /// What it wrote, as the kernel keeps it under `<vatID>.vs.`.
     vatstore: BTreeMap<String, String>,
 }
@@ -213,8 +214,10 @@ impl Node {
         let options = json!({"workerOptions": {"type": "xsnap", "bundleIDs": self.bundles.worker}, "name": name});
         put(&self.db, &format!("{vat}.options"), &options.to_string());
         let (heap, item) = initialize(vat, &self.bundles);
-        self.vats
-            .insert(vat.to_owned(), Vat { heap, start: 0, items: Vec::new(), spans: 0, vatstore: BTreeMap::new() });
+        self.vats.insert(
+            vat.to_owned(),
+            Vat { heap, start: 0, items: Vec::new(), spans: 0, incarnation: 0, vatstore: BTreeMap::new() },
+        );
         self.record(vat, item);
         self.deliver(vat, &json!(["startVat", {"body": "#{}", "slots": []}]));
     }
@@ -273,14 +276,14 @@ impl Node {
         let of = self.vats.get_mut(vat).expect("a vat");
         let position = of.start + of.items.len() as i64;
         self.db
-            .execute("INSERT INTO transcriptItems VALUES (?, ?, ?, 0)", params![vat, position, item])
+            .execute("INSERT INTO transcriptItems VALUES (?, ?, ?, ?)", params![vat, position, item, of.incarnation])
             .expect("write");
         of.items.push(item);
         let hash = span_hash(of.items.iter().cloned());
         self.db
             .execute(
-                "INSERT OR REPLACE INTO transcriptSpans VALUES (?, ?, ?, ?, 1, 0)",
-                params![vat, of.start, position + 1, hash],
+                "INSERT OR REPLACE INTO transcriptSpans VALUES (?, ?, ?, ?, 1, ?)",
+                params![vat, of.start, position + 1, hash, of.incarnation],
             )
             .expect("write");
     }
@@ -309,6 +312,18 @@ impl Node {
             vat,
             format!(r#"{{"d":["load-snapshot",{{"snapshotID":"{hash}"}}],"sc":[],"r":{{"status":"ok"}}}}"#),
         );
+    }
+
+    /// Ends the incarnation, with nothing delivered before, and begins the next one.
+    pub fn upgrade(&mut self, vat: &str) {
+        self.record(vat, r#"{"d":["shutdown-worker"],"sc":[],"r":{"status":"ok"}}"#.to_owned());
+        self.close_span(vat);
+        self.db.execute("UPDATE snapshots SET inUse = NULL WHERE vatID = ?", [vat]).expect("write");
+        let (heap, item) = initialize(vat, &self.bundles);
+        let of = self.vats.get_mut(vat).expect("a vat");
+        (of.heap, of.incarnation) = (heap, of.incarnation + 1);
+        self.record(vat, item);
+        self.deliver(vat, &json!(["startVat", {"body": "#{}", "slots": []}]));
     }
 
     /// One past its end.

@@ -43,6 +43,18 @@ pub struct Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.write(to, ["recorded", "replayed"])
+    }
+}
+
+impl Place {
+    /// The same sentence with other names for the two heaps.
+    #[must_use]
+    pub fn with_names<'a>(&'a self, names: [&'a str; 2]) -> impl std::fmt::Display + 'a {
+        std::fmt::from_fn(move |to| self.write(to, names))
+    }
+
+    fn write(&self, to: &mut std::fmt::Formatter<'_>, [one, other]: [&str; 2]) -> std::fmt::Result {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".to_owned());
         write!(to, "{}: ", self.path)?;
         match self.what {
@@ -54,9 +66,9 @@ impl std::fmt::Display for Place {
             "number_representation" => {
                 let (number, kind) = number_and_kind(&self.recorded);
                 let (_, kind_other) = number_and_kind(&self.replayed);
-                write!(to, "{number} is kept as {kind} in the recorded heap and as {kind_other} in the replayed one")?;
+                write!(to, "{number} is kept as {kind} in the {one} heap and as {kind_other} in the {other} one")?;
             }
-            _ => write!(to, "recorded {}, replayed {}", side(&self.recorded), side(&self.replayed))?,
+            _ => write!(to, "{one} {}, {other} {}", side(&self.recorded), side(&self.replayed))?,
         }
         if let Some(function) = &self.function {
             let place = match (&self.file, self.line) {
