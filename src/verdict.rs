@@ -30,22 +30,24 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// All labels, in the order in which a summary lists them.
-    pub const LABELS: [&str; 7] =
-        ["verified", "partial", "diverged", "contradicted", "unverifiable", "failed", "not_applicable"];
+    /// The kind of verdict, without the details.
+    #[must_use]
+    pub fn kind(&self) -> VerdictKind {
+        match self {
+            Self::Verified => VerdictKind::Verified,
+            Self::Partial(_) => VerdictKind::Partial,
+            Self::Diverged(_) => VerdictKind::Diverged,
+            Self::Contradicted(_) => VerdictKind::Contradicted,
+            Self::Unverifiable(_) => VerdictKind::Unverifiable,
+            Self::Failed(_) => VerdictKind::Failed,
+            Self::NotApplicable(_) => VerdictKind::NotApplicable,
+        }
+    }
 
-    /// One word.
+    /// The label of the verdict's kind, as in JSON.
     #[must_use]
     pub fn label(&self) -> &'static str {
-        match self {
-            Self::Verified => "verified",
-            Self::Partial(_) => "partial",
-            Self::Diverged(_) => "diverged",
-            Self::Contradicted(_) => "contradicted",
-            Self::Unverifiable(_) => "unverifiable",
-            Self::Failed(_) => "failed",
-            Self::NotApplicable(_) => "not_applicable",
-        }
+        self.kind().label()
     }
 
     /// The label of its reason, for a verdict that has one.
@@ -89,6 +91,59 @@ impl Verdict {
             Self::Contradicted(otherwise) => otherwise.is_of_a_replay(),
             Self::Unverifiable(_) | Self::NotApplicable(_) => false,
         }
+    }
+}
+
+/// The kind of a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    /// [`Verdict::Verified`].
+    Verified,
+    /// [`Verdict::Partial`].
+    Partial,
+    /// [`Verdict::Diverged`].
+    Diverged,
+    /// [`Verdict::Contradicted`].
+    Contradicted,
+    /// [`Verdict::Unverifiable`].
+    Unverifiable,
+    /// [`Verdict::Failed`].
+    Failed,
+    /// [`Verdict::NotApplicable`].
+    NotApplicable,
+}
+
+impl VerdictKind {
+    /// All kinds, in the order in which a summary lists them.
+    pub const ALL: [Self; 7] = [
+        Self::Verified,
+        Self::Partial,
+        Self::Diverged,
+        Self::Contradicted,
+        Self::Unverifiable,
+        Self::Failed,
+        Self::NotApplicable,
+    ];
+
+    /// The label, as in JSON, metrics and the store.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Partial => "partial",
+            Self::Diverged => "diverged",
+            Self::Contradicted => "contradicted",
+            Self::Unverifiable => "unverifiable",
+            Self::Failed => "failed",
+            Self::NotApplicable => "not_applicable",
+        }
+    }
+
+    /// The kind with a label; `None` if no kind has it.
+    #[must_use]
+    pub fn of_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.label() == label)
     }
 }
 
@@ -224,13 +279,43 @@ pub struct Outcome {
 }
 
 impl Repeat {
-    /// One word.
+    /// The kind of result, without the details.
+    #[must_use]
+    pub fn kind(&self) -> RepeatKind {
+        match self {
+            Self::Deterministic => RepeatKind::Deterministic,
+            Self::Flaky(_) => RepeatKind::Flaky,
+            Self::Unconfirmed(_) => RepeatKind::Unconfirmed,
+        }
+    }
+
+    /// The label of the kind, as in JSON.
     #[must_use]
     pub fn label(&self) -> &'static str {
+        self.kind().label()
+    }
+}
+
+/// The kind of a [`Repeat`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RepeatKind {
+    /// [`Repeat::Deterministic`].
+    Deterministic,
+    /// [`Repeat::Flaky`].
+    Flaky,
+    /// [`Repeat::Unconfirmed`].
+    Unconfirmed,
+}
+
+impl RepeatKind {
+    /// The label, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
         match self {
             Self::Deterministic => "deterministic",
-            Self::Flaky(_) => "flaky",
-            Self::Unconfirmed(_) => "unconfirmed",
+            Self::Flaky => "flaky",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 }
@@ -402,12 +487,12 @@ pub enum Unverifiable {
     #[error("the image that it starts from is damaged: {0}")]
     BaseDamaged(String),
     /// A span before it had to be replayed first and gave no image.
-    #[error("the image that it starts from is gone, and the span before it, which starts at {start}, was {verdict}")]
+    #[error("the image that it starts from is gone, and the span before it, which starts at {start}, was {}", .verdict.label())]
     ChainBroken {
         /// Where that span starts.
         start: Position,
-        /// What became of it.
-        verdict: &'static str,
+        /// The kind of its verdict.
+        verdict: VerdictKind,
     },
     /// A bundle that the worker is started with is missing.
     #[error("bundle {0} is missing")]
@@ -706,7 +791,7 @@ mod tests {
             (Unverifiable::TranscriptArchive { file: text(), error: text() }, ("transcript_archive_damaged", true)),
             (Unverifiable::BaseGone(text()), ("base_gone", false)),
             (Unverifiable::BaseDamaged(text()), ("base_damaged", true)),
-            (Unverifiable::ChainBroken { start: 0, verdict: "diverged" }, ("chain_broken", false)),
+            (Unverifiable::ChainBroken { start: 0, verdict: VerdictKind::Diverged }, ("chain_broken", false)),
             (Unverifiable::BundleMissing(text()), ("bundle_missing", true)),
             (Unverifiable::BundleDamaged { id: text(), error: text() }, ("bundle_damaged", true)),
             (Unverifiable::Item { position: 0, error: text() }, ("item_unreadable", true)),

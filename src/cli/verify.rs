@@ -23,6 +23,7 @@ use crate::report::compared::Compared;
 use crate::report::{self, Totals, history, json, text};
 use crate::schedule;
 use crate::transcript::SpanId;
+use crate::verdict::VerdictKind;
 use crate::verify::{Context, SpanReport};
 use crate::visible::{self, Out};
 
@@ -134,7 +135,7 @@ pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
     });
     bar.finish_and_clear();
     columns.note();
-    if written.is_err() && (totals.count("diverged") > 0 || totals.contradictions > 0) {
+    if written.is_err() && (totals.count(VerdictKind::Diverged) > 0 || totals.contradictions > 0) {
         // Nobody reads on, but the exit code can still tell.
         return Ok(Exit::Diverged);
     }
@@ -220,8 +221,8 @@ fn beside_a_node(asked: Option<NonZeroUsize>) -> NonZeroUsize {
 }
 
 pub(super) fn exit(totals: &Totals, are_all_rows_sound: bool) -> Exit {
-    let incomplete = totals.count("unverifiable") + totals.count("failed");
-    if totals.count("diverged") > 0 || totals.contradictions > 0 {
+    let incomplete = totals.count(VerdictKind::Unverifiable) + totals.count(VerdictKind::Failed);
+    if totals.count(VerdictKind::Diverged) > 0 || totals.contradictions > 0 {
         Exit::Diverged
     } else if incomplete > 0 || totals.asked_verified == 0 || !are_all_rows_sound {
         Exit::Incomplete

@@ -15,7 +15,7 @@ use prometheus::{
 use crate::audit::ContradictionKind;
 use crate::evidence::EvidenceError;
 use crate::sandbox::Layer;
-use crate::verdict::{Failure, FindingKind, HeapLikeness, Unverifiable, Verdict};
+use crate::verdict::{Failure, FindingKind, HeapLikeness, Unverifiable, VerdictKind};
 
 /// What the node's database is like.
 pub const NODE_STATES: [&str; 5] = ["running", "stopped", "crashed", "missing", "unreadable"];
@@ -164,7 +164,7 @@ impl Metrics {
             }
         }
         Self {
-            spans: make.counters("spans_total", "Closed spans that were given a verdict.", "verdict", &Verdict::LABELS),
+            spans: make.counters("spans_total", "Closed spans that were given a verdict.", "verdict", &VerdictKind::ALL.map(VerdictKind::label)),
             divergences,
             divergences_unacknowledged: make
                 .gauge("divergences_unacknowledged", "Diverged spans that nobody has acknowledged."),
@@ -464,7 +464,7 @@ mod tests {
             Unverifiable::TranscriptArchive { file: String::new(), error: String::new() },
             Unverifiable::BaseGone(String::new()),
             Unverifiable::BaseDamaged(String::new()),
-            Unverifiable::ChainBroken { start: 0, verdict: "" },
+            Unverifiable::ChainBroken { start: 0, verdict: VerdictKind::Failed },
             Unverifiable::BundleMissing(String::new()),
             Unverifiable::BundleDamaged { id: String::new(), error: String::new() },
             Unverifiable::SourceUnknown,

@@ -24,7 +24,7 @@ use crate::kernel_db::DbError;
 use crate::plan::{Base, PlannedSpan};
 use crate::store::{Job, Outcome, Source, StoreError, now};
 use crate::transcript::SpanId;
-use crate::verdict::{Divergence, Failure, Unverifiable, Verdict};
+use crate::verdict::{Divergence, Failure, Unverifiable, Verdict, VerdictKind};
 use crate::verify::{Chain, Context, Handover, SpanReport};
 
 /// The pauses after failed attempts, in seconds; the last one holds for all further ones.
@@ -83,7 +83,8 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
                 report.verdict = Verdict::Unverifiable(Unverifiable::RowGone);
             }
             // What failed for a reason of ours on the way to a span says nothing of that span either.
-            if let Verdict::Unverifiable(broken @ Unverifiable::ChainBroken { verdict: "failed", .. }) = &report.verdict
+            if let Verdict::Unverifiable(broken @ Unverifiable::ChainBroken { verdict: VerdictKind::Failed, .. }) =
+                &report.verdict
             {
                 report.verdict = Verdict::Failed(Failure::System(broken.to_string()));
             }

@@ -7,15 +7,16 @@ use serde::Serialize;
 use super::{Totals, json, text};
 use crate::replay::WorkerProgram;
 use crate::transcript::SpanId;
+use crate::verdict::VerdictKind;
 use crate::verify::SpanReport;
 use crate::visible::Lines;
 use crate::words::plural;
 
-/// What each worker did with each span. Keeps a label for each span and worker; nothing for one worker alone.
+/// What each worker did with each span. Keeps a verdict for each span and worker; nothing for one worker alone.
 #[derive(Debug)]
 pub struct Compared {
     of_worker: Vec<Totals>,
-    verdicts: BTreeMap<SpanId, BTreeMap<usize, &'static str>>,
+    verdicts: BTreeMap<SpanId, BTreeMap<usize, VerdictKind>>,
 }
 
 /// A span on which workers disagree.
@@ -26,7 +27,7 @@ struct DisagreementLine<'a> {
     start: u64,
     end: u64,
     /// The verdict of each worker, in their order; null for a worker that did not come to it.
-    verdicts: Vec<Option<&'static str>>,
+    verdicts: Vec<Option<VerdictKind>>,
 }
 
 /// The totals of one worker.
@@ -52,10 +53,10 @@ impl Compared {
     pub fn add(&mut self, report: &SpanReport) {
         let Some(totals) = self.of_worker.get_mut(report.worker) else { return };
         totals.add(report);
-        self.verdicts.entry(report.id.clone()).or_default().insert(report.worker, report.verdict.label());
+        self.verdicts.entry(report.id.clone()).or_default().insert(report.worker, report.verdict.kind());
     }
 
-    fn disagreements(&self) -> impl Iterator<Item = (&SpanId, Vec<Option<&'static str>>)> {
+    fn disagreements(&self) -> impl Iterator<Item = (&SpanId, Vec<Option<VerdictKind>>)> {
         self.verdicts.iter().filter_map(|(id, of_worker)| {
             let verdicts: Vec<_> = (0..self.of_worker.len()).map(|worker| of_worker.get(&worker).copied()).collect();
             verdicts.windows(2).any(|pair| pair[0] != pair[1]).then_some((id, verdicts))
@@ -90,7 +91,8 @@ impl Compared {
         for (id, verdicts) in self.disagreements() {
             disagreements += 1;
             let said = verdicts.iter().enumerate();
-            let said = said.map(|(worker, verdict)| format!("worker {worker} {}", verdict.unwrap_or("-")));
+            let said =
+                said.map(|(worker, verdict)| format!("worker {worker} {}", verdict.map_or("-", VerdictKind::label)));
             let said = said.collect::<Vec<_>>().join(", ");
             writeln!(lines, "the workers disagree on {} [{}, {}): {said}", id.vat, id.start, id.end);
         }

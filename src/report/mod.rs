@@ -9,14 +9,14 @@ pub mod text;
 
 use std::collections::BTreeMap;
 
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, VerdictKind};
 use crate::verify::SpanReport;
 
 /// What became of all spans together.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// Spans by the label of their verdict.
-    pub verdicts: BTreeMap<&'static str, u64>,
+    /// Spans by the kind of their verdict.
+    pub verdicts: BTreeMap<VerdictKind, u64>,
     /// Of the unverifiable, failed and not applicable: how many for each reason.
     pub reasons: BTreeMap<&'static str, u64>,
     /// Verified spans that were asked for.
@@ -36,7 +36,7 @@ pub struct Totals {
 impl Totals {
     /// Counts a span.
     pub fn add(&mut self, report: &SpanReport) {
-        *self.verdicts.entry(report.verdict.label()).or_default() += 1;
+        *self.verdicts.entry(report.verdict.kind()).or_default() += 1;
         if let Some(reason) = report.verdict.reason() {
             *self.reasons.entry(reason).or_default() += 1;
         }
@@ -51,12 +51,19 @@ impl Totals {
     /// The number of spans of each label, those without a span too.
     #[must_use]
     pub fn by_verdict(&self) -> BTreeMap<&'static str, u64> {
-        Verdict::LABELS.iter().map(|label| (*label, self.count(label))).collect()
+        VerdictKind::ALL.into_iter().map(|kind| (kind.label(), self.count(kind))).collect()
     }
 
-    /// Spans with a verdict of this label.
+    /// The number of spans with a verdict of one kind.
     #[must_use]
-    pub fn count(&self, label: &str) -> u64 {
-        self.verdicts.get(label).copied().unwrap_or(0)
+    pub fn count(&self, kind: VerdictKind) -> u64 {
+        self.verdicts.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// The number of spans that have something to replay.
+    #[must_use]
+    pub fn applicable(&self) -> u64 {
+        let kinds = VerdictKind::ALL.into_iter().filter(|kind| *kind != VerdictKind::NotApplicable);
+        kinds.map(|kind| self.count(kind)).sum()
     }
 }

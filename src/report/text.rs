@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Totals;
 use crate::kernel_db::SpanRow;
 use crate::span::{SpanBegins, SpanEnds};
-use crate::verdict::{Divergence, Outcome, Repeat, Verdict};
+use crate::verdict::{Divergence, Outcome, Repeat, Verdict, VerdictKind};
 use crate::verify::SpanReport;
 use crate::visible::Lines;
 use crate::words::{plural, vat_name};
@@ -152,7 +152,7 @@ fn base(report: &SpanReport) -> String {
 /// The summary at the end.
 #[must_use]
 pub fn summary(totals: &Totals, took: Duration) -> String {
-    let applicable: u64 = Verdict::LABELS[..6].iter().map(|label| totals.count(label)).sum();
+    let applicable: u64 = totals.applicable();
     let compared = format!(
         "{}, {}, {} compared in {:.1} s",
         plural(totals.deliveries, "delivery", "deliveries"),
@@ -162,7 +162,7 @@ pub fn summary(totals: &Totals, took: Duration) -> String {
     );
     let mut text = format!(
         "{} of {} verified: {compared}{}",
-        totals.count("verified"),
+        totals.count(VerdictKind::Verified),
         plural(applicable, "span", "spans"),
         others(totals)
     );
@@ -190,20 +190,23 @@ pub fn nothing_matches(open: &[&SpanRow]) -> String {
 
 /// The verdicts of some spans, in short.
 pub(super) fn counts(totals: &Totals) -> String {
-    let applicable: u64 = Verdict::LABELS[..6].iter().map(|label| totals.count(label)).sum();
-    format!("{} of {} verified{}", totals.count("verified"), plural(applicable, "span", "spans"), others(totals))
+    let applicable: u64 = totals.applicable();
+    format!(
+        "{} of {} verified{}",
+        totals.count(VerdictKind::Verified),
+        plural(applicable, "span", "spans"),
+        others(totals)
+    )
 }
 
 fn others(totals: &Totals) -> String {
     let mut text = String::new();
-    for label in ["partial", "diverged", "contradicted", "unverifiable", "failed"] {
-        let count = totals.count(label);
-        if count > 0 {
-            let _ = write!(text, "; {count} {label}");
-        }
-    }
-    if totals.count("not_applicable") > 0 {
-        let _ = write!(text, "; {} with nothing to replay", totals.count("not_applicable"));
+    for kind in VerdictKind::ALL {
+        let _ = match (kind, totals.count(kind)) {
+            (VerdictKind::Verified, _) | (_, 0) => Ok(()),
+            (VerdictKind::NotApplicable, count) => write!(text, "; {count} with nothing to replay"),
+            (_, count) => write!(text, "; {count} {}", kind.label()),
+        };
     }
     text
 }
@@ -259,7 +262,7 @@ mod tests {
             },
             Unverifiable::BaseGone("the span before it, which starts at 0, has no items to replay".to_owned()),
             Unverifiable::BaseDamaged("in the database its gzip is damaged after 0 bytes of image: corrupt".to_owned()),
-            Unverifiable::ChainBroken { start: 0, verdict: "diverged" },
+            Unverifiable::ChainBroken { start: 0, verdict: VerdictKind::Diverged },
             Unverifiable::BundleMissing("b1-00".to_owned()),
             Unverifiable::BundleDamaged { id: "b1-00".to_owned(), error: "it does not match its ID".to_owned() },
             Unverifiable::SourceUnknown,

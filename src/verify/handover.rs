@@ -7,14 +7,15 @@ use super::{Context, SpanReport, verify_span};
 use crate::plan::{Base, PlannedSpan};
 use crate::record::Image;
 use crate::transcript::{Hash256, Position};
+use crate::verdict::VerdictKind;
 
 /// What the replay of a span leaves for the span after it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Handover {
     /// Where that span starts.
     pub(super) start: Position,
-    /// The label of its verdict.
-    pub(super) verdict: &'static str,
+    /// The kind of its verdict.
+    pub(super) verdict: VerdictKind,
     /// The hash in its `save-snapshot`.
     pub(super) saves: Option<Hash256>,
     /// The image that the replay gave, with any hash.
@@ -22,6 +23,11 @@ pub struct Handover {
 }
 
 impl Handover {
+    /// The handover of a span that has no verdict yet: nothing is left, as after a failure.
+    pub(super) fn of_failure(start: Position) -> Self {
+        Self { start, verdict: VerdictKind::Failed, saves: None, image: None }
+    }
+
     /// The image at the end of the span, if it has the recorded hash.
     #[must_use]
     pub fn recorded_image(&self) -> Option<&Image> {

@@ -62,7 +62,7 @@ fn verify_span(
     let began = Instant::now();
     let row = &planned.row;
     let mut report = SpanReport::new(planned, context.survey.name_of(&row.id.vat), worker);
-    let mut left = Handover::default();
+    let mut left = Handover::of_failure(row.id.start);
     let verified = catch_unwind(AssertUnwindSafe(|| {
         Step { context, planned, worker, handed, report: &mut report, left: &mut left }.verdict()
     }));
@@ -73,7 +73,7 @@ fn verify_span(
     report.weigh_contradictions();
     report.took = began.elapsed();
     report.image_bytes = left.image.as_ref().map(Image::bytes);
-    (left.start, left.verdict) = (row.id.start, report.verdict.label());
+    left.verdict = report.verdict.kind();
     (report, left)
 }
 
