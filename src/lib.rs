@@ -1,16 +1,19 @@
-//! Replays recorded SwingSet transcript spans in a real xsnap worker and compares what comes out with what was recorded.
+//! Replays recorded SwingSet transcript spans in a real xsnap worker and compares everything that comes out with the record.
 //!
-//! The modules stand in the order in which data takes its way:
+//! The modules, in the order of the data:
 //!
-//! 1. [`transcript`] has the shapes of items; [`kernel_db`] finds and reads the node's database without harming the node.
-//! 2. [`record`] gives the items, images and bundles of a span, from the database, from copies of ours or from the node's archives,
-//!    each with the proof that it is what was recorded.
-//! 3. [`history`] says where a vat's rows contradict one another; [`plan`] decides what can be verified, and from what each span starts.
-//! 4. [`span`] makes one span ready; [`replay`] replays it in the sandbox that [`sandbox`] makes; [`judge`] repeats what differs.
-//! 5. [`schedule`] walks spans this way, on as many threads as are allowed; [`verdict`] is the outcome, [`report`] prints it.
-//! 6. [`evidence`] keeps a divergence, [`forensics`] explains it, and [`heap`] compares two images whose hashes differ.
-//!    [`audit`] checks what the kernel answered, without a worker.
-//! 7. [`daemon`] does all of that beside a live node, with [`store`] as its memory. [`cli`] is the program.
+//! 1. [`transcript`] has the shapes of items; [`kernel_db`] opens and reads the node's database without harming the node.
+//! 2. [`record`] gives the items, images and bundles of a span, each proved by its hash: from the database, from copies of
+//!    ours, from the node's archives.
+//! 3. [`history`] finds rows that contradict one another; [`plan`] decides what each span starts from.
+//! 4. [`span`] checks the order of a span's items; [`replay`] replays them in a worker that [`sandbox`] contains; [`judge`]
+//!    repeats what differs; [`verdict`] is the outcome.
+//! 5. [`verify`] is this way of one span, [`schedule`] walks many spans on several threads, [`report`] prints the outcomes.
+//! 6. [`audit`] checks the kernel's responses without a worker; [`evidence`] keeps a divergence; [`heap`] compares two heap
+//!    images whose hashes differ; [`forensics`] explains.
+//! 7. `daemon` does all of this beside a live node, with `store` as its memory; [`cli`] is the program.
+//!
+//! `ARCHITECTURE.md` has the invariants of each module. `examples/verify.rs` verifies a database with this library.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
@@ -19,6 +22,7 @@ pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("
 /// The commit that the program was built from: a short hash, with `-dirty` if a file was changed; `dev` in a debug build.
 pub(crate) const COMMIT: &str = env!("BUILT_FROM_COMMIT");
 
+// What all modules use, without a word about spans.
 mod files;
 mod log;
 mod units;
@@ -34,24 +38,31 @@ pub mod record;
 pub mod history;
 pub mod plan;
 
-pub mod judge;
-pub mod replay;
-pub mod sandbox;
 pub mod span;
 
-pub mod report;
-pub mod schedule;
+pub mod sandbox;
+
+pub mod replay;
+
+pub mod judge;
 pub mod verdict;
+
 pub mod verify;
+
+pub mod schedule;
+
+pub mod report;
 
 pub mod audit;
 pub mod evidence;
-pub mod forensics;
 pub mod heap;
 
+pub mod forensics;
+
+mod daemon;
+mod store;
+
 pub mod cli;
-pub mod daemon;
-pub mod store;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

@@ -37,8 +37,7 @@ use crate::store::{Store, StoreError};
 use crate::visible::visible;
 
 use config::{Config, Origin};
-pub use look::Retention;
-pub use shared::{NodeView, Shared};
+pub use shared::Shared;
 
 /// How often the machine is looked at, the gauges are set and the watchdog is fed.
 const TICK: Duration = Duration::from_secs(1);

@@ -22,10 +22,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, Row, Transaction};
 
-pub use alarms::{Acknowledged, Alarm, AlarmKind, Unacknowledged};
-pub use captures::{CaptureRow, CapturedItems};
+pub use alarms::{Acknowledged, Alarm, AlarmKind};
+pub use captures::CaptureRow;
 pub use memory::{Rechecked, SeenImage, SeenSpan};
-pub use queue::{Backlog, Job, KnownVat, New, NodeSeen, Noted, NotedSpan, NotedVat, Source};
+pub use queue::{Job, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source};
 pub use verdicts::{Outcome, VerdictFilter, VerdictRow};
 
 use crate::files::own::{self, Existing, OwnError};
@@ -410,6 +410,7 @@ type SeenTo = Position;
 
 #[cfg(test)]
 mod tests {
+    use super::alarms::Unacknowledged;
     use super::*;
     use crate::kernel_db::{Identity, Pulse, SpanRow, VatOptions};
     use std::collections::HashSet;

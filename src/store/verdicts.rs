@@ -205,14 +205,6 @@ impl Store {
         })
     }
 
-    /// Counts something that has no verdict of its own.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub fn count(&self, name: &str, label: &str, value: u64) -> Result<(), StoreError> {
-        self.write("count", |db| add_total(db, name, label, value))
-    }
-
     /// When a span was verified last, in whole or (`partial`) as far as it could be seen, in seconds since 1970.
     ///
     /// # Errors
