@@ -89,3 +89,62 @@ impl<'a> Chain<'a> {
         self.left.as_ref().is_some_and(|left| left.serves(planned))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel_db::SpanRow;
+    use crate::plan::NoBase;
+    use crate::record::{ItemsAt, Origin};
+    use crate::transcript::{SpanId, VatId, sha256};
+
+    fn image(content: &[u8]) -> Image {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, content).expect("in memory");
+        Image::from_gzip(&encoder.finish().expect("in memory")[..], sha256(content), None).expect("proved")
+    }
+
+    fn planned(base: Base) -> PlannedSpan {
+        let id = SpanId { vat: VatId::new("v7"), start: 5, end: 9 };
+        PlannedSpan {
+            row: SpanRow { id, hash: None, is_current: false, incarnation: 0 },
+            items_present: 4,
+            begins: None,
+            ends: None,
+            items: ItemsAt::Database,
+            base,
+            is_asked: true,
+            before: None,
+        }
+    }
+
+    #[test]
+    fn a_handed_image_serves_a_chain_or_the_span_that_recorded_it() {
+        let recorded =
+            |content: &[u8]| Base::Recorded { at: Origin::Database, row_hash: Some(sha256(content)), row_bytes: None };
+        let unknown = Base::Recorded { at: Origin::Archive, row_hash: None, row_bytes: None };
+        for (base, has_image, expected) in [
+            (recorded(b"image"), true, true),
+            (recorded(b"image"), false, false),
+            (recorded(b"another"), true, false),
+            (unknown.clone(), true, false),
+            // Without a hash on either side nothing is equal.
+            (unknown, false, false),
+            (Base::Chained, true, true),
+            (Base::Chained, false, true),
+            (Base::Blank, true, false),
+            (Base::Gone(NoBase::NoSpanBefore), true, false),
+        ] {
+            let left = Handover { image: has_image.then(|| image(b"image")), ..Handover::of_failure(0) };
+            assert_eq!(left.serves(&planned(base.clone())), expected, "{base:?}, with an image: {has_image}");
+        }
+    }
+
+    #[test]
+    fn only_an_image_with_the_recorded_hash_is_the_recorded_one() {
+        for (saved, expected) in [(Some(sha256(b"image")), true), (Some(sha256(b"another")), false), (None, false)] {
+            let left = Handover { image: Some(image(b"image")), saves: saved, ..Handover::of_failure(0) };
+            assert_eq!(left.recorded_image().is_some(), expected, "{saved:?}");
+        }
+    }
+}

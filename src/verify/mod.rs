@@ -64,7 +64,7 @@ fn verify_span(
     let mut report = SpanReport::new(planned, context.survey.name_of(&row.id.vat), worker);
     let mut left = Handover::of_failure(row.id.start);
     let verified = catch_unwind(AssertUnwindSafe(|| {
-        Step { context, planned, worker, handed, report: &mut report, left: &mut left }.verdict()
+        SpanOnItsWay { context, planned, worker, handed, report: &mut report, left: &mut left }.verdict()
     }));
     report.verdict = match verified {
         Ok(Ok(verdict) | Err(verdict)) => context.survey.history.weigh(&row.id, verdict),
@@ -78,7 +78,7 @@ fn verify_span(
 }
 
 /// One span on its way.
-struct Step<'a> {
+struct SpanOnItsWay<'a> {
     context: &'a Context<'a>,
     planned: &'a PlannedSpan,
     worker: usize,
@@ -87,7 +87,7 @@ struct Step<'a> {
     left: &'a mut Handover,
 }
 
-impl<'a> Step<'a> {
+impl<'a> SpanOnItsWay<'a> {
     /// The verdict; the error is one too, of a span that could not be replayed.
     fn verdict(&mut self) -> Result<Verdict, Verdict> {
         let (context, planned) = (self.context, self.planned);
