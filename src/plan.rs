@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::history::{Break, Facts, First, History, Last, Link, OpenItems, Standing, Worker};
-use crate::kernel_db::{DbError, Edges, KernelDb, Reader, SnapshotRow, SpanRow, VatLists, VatOptions, WorkerType};
+use crate::kernel_db::{
+    DbError, Edges, KernelDb, OptionsFault, Reader, SnapshotRow, SpanRow, VatLists, VatOptions, WorkerType,
+};
 use crate::record::{Image, ItemsAt, Origin, Record};
 use crate::span::{BaseKind, SpanBegins, SpanEnds};
 use crate::transcript::{Hash256, Position, VatId};
@@ -25,7 +27,7 @@ pub struct Survey {
     /// The snapshots, by vat and position.
     pub snapshots: HashMap<(VatId, Position), SnapshotRow>,
     /// The vats' options; an error's text where they can't be read.
-    pub options: HashMap<VatId, Result<VatOptions, String>>,
+    pub options: HashMap<VatId, Result<VatOptions, OptionsFault>>,
     /// The kernel's durability rule, which workers are told.
     pub relax_durability_rules: bool,
     /// Rows that can't be read, a sentence each.
@@ -164,8 +166,8 @@ impl Survey {
     /// A vat's options as far as they are known.
     ///
     /// # Errors
-    /// When they can't be read: the text says why.
-    pub fn options_of(&self, vat: &VatId) -> Result<VatOptions, String> {
+    /// When they can't be read.
+    pub fn options_of(&self, vat: &VatId) -> Result<VatOptions, OptionsFault> {
         self.options.get(vat).cloned().unwrap_or_else(|| Ok(VatOptions::default()))
     }
 

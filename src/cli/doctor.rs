@@ -292,11 +292,9 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
         for missing in &worker.protection.missing {
             writeln!(out, "           without {}: {}", missing.layer.label(), missing.reason)?;
         }
-        if let Some(Probe { nests, offsets: [winter, summer] }) = &worker.protection.probe {
-            writeln!(
-                out,
-                "           vats see: code nests {nests} deep; {winter} and {summer} minutes behind UTC in January and July"
-            )?;
+        if let Some(Probe { nests, .. }) = &worker.protection.probe {
+            let zone = worker.sandbox.time_zone();
+            writeln!(out, "           self-test: recursion limit {nests}; time zone {}", zone.display())?;
         }
         if let Some(uncompared) = &worker.protection.uncompared {
             writeln!(out, "           {uncompared}")?;

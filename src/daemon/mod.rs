@@ -32,7 +32,7 @@ use crate::evidence::{EvidenceError, Keeper};
 use crate::files::process;
 use crate::kernel_db::KernelDb;
 use crate::replay::{Limits, LocateError, Named, Protection, WorkerProgram};
-use crate::sandbox::{Group, Missing, Mode, Settings};
+use crate::sandbox::{Group, MissingLayer, Mode, Settings};
 use crate::store::{Store, StoreError};
 use crate::visible::visible;
 
@@ -241,8 +241,8 @@ fn tell_sandbox(sandbox: &Protection) {
     if let Some(uncompared) = &sandbox.uncompared {
         tracing::info!("{uncompared}");
     }
-    for Missing { layer, reason } in &sandbox.missing {
-        tracing::info!(layer = layer.label(), "the sandbox goes without {}: {reason}", layer.label());
+    for MissingLayer { layer, reason } in &sandbox.missing {
+        tracing::info!(layer = layer.label(), "the sandbox lacks {}: {reason}", layer.label());
     }
 }
 

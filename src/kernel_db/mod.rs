@@ -32,7 +32,7 @@ pub use access::{Access, CommitMark};
 pub(crate) use access::{Fingerprint, beside};
 pub use census::{Edges, VatLists};
 pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse, Reread, RowKey};
-pub use query::Reader;
+pub use query::{OptionsFault, Reader, SchemaFault};
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
 pub use vatstore::{VatstoreRow, VatstoreRows, VatstoreValue};
 
@@ -82,18 +82,18 @@ pub enum DbError {
         special: Special,
     },
     /// A table or column is missing.
-    #[error("{} is not a kernel database that spanwatch knows: {what}; expected what @agoric/swing-store 0.10 writes", path.display())]
+    #[error("{} is not a kernel database that spanwatch knows: {fault}; expected what @agoric/swing-store 0.10 writes", path.display())]
     Schema {
         /// The database.
         path: PathBuf,
-        /// What is missing.
-        what: String,
+        /// The table or column that is missing.
+        fault: SchemaFault,
     },
     /// A process keeps the whole file locked.
     #[error("another process locks the whole file {} (a backup or VACUUM?): try again when it is done", .0.display())]
     Locked(PathBuf),
     /// No process has it open, there are commits that only the `-wal` file has, and a copy may not be made.
-    #[error("the node that wrote {} is gone and has left commits in its -wal file, as it does when it dies or when somebody reads while it stops; they can be read once it runs again", .0.display())]
+    #[error("the node stopped without checkpointing its WAL beside {}, as when it is killed or the database is read while it stops; the last commits can be read once it runs again", .0.display())]
     Crashed(PathBuf),
     /// The file kept changing although no process seemed to have it open.
     #[error("{} changed during each of {TRIES_MAX} reads while no process held it open; is it being copied or restored? Try again when that is done", .0.display())]
@@ -279,7 +279,7 @@ impl KernelDb {
             }
             return read.map_err(|fault| match fault {
                 Fault::Sqlite(source) => DbError::Sqlite { path: self.path.clone(), source },
-                Fault::Schema(what) => DbError::Schema { path: self.path.clone(), what },
+                Fault::Schema(fault) => DbError::Schema { path: self.path.clone(), fault },
             });
         }
         Err(if is_locked { DbError::Locked(self.path.clone()) } else { DbError::Unsteady(self.path.clone()) })
@@ -402,7 +402,7 @@ fn identity(path: &Path) -> Result<Identity, DbError> {
 
 enum Fault {
     Sqlite(rusqlite::Error),
-    Schema(String),
+    Schema(SchemaFault),
 }
 
 impl Fault {

@@ -1,4 +1,7 @@
 //! The queries, all inside one read transaction.
+//!
+//! Owns the SQL of spans, items, snapshots, bundles and options, each with a limit on the bytes that a value may have. It must never
+//! write, nor read a table as a whole into memory.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -26,19 +29,46 @@ const SCHEMA: [(&str, &[&str]); 5] = [
     ("kvStore", &["key", "value"]),
 ];
 
-/// The outer error is SQLite's, the inner one says what is missing.
-pub(super) fn check_schema(db: &Connection) -> rusqlite::Result<Result<(), String>> {
+/// A table or column that a kernel's database must have, and this one lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaFault {
+    /// A table is missing.
+    #[error("it has no table {0}")]
+    NoTable(&'static str),
+    /// A column is missing.
+    #[error("its table {table} has no column {column}")]
+    NoColumn {
+        /// The table.
+        table: &'static str,
+        /// The missing column.
+        column: &'static str,
+    },
+}
+
+/// Why the options of a vat can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsFault {
+    /// The value is a blob or a number.
+    #[error("they are not text")]
+    NotText,
+    /// The text is not JSON of the right shape.
+    #[error("{0}")]
+    Json(String),
+}
+
+/// The outer error is SQLite's, the inner one names a table or column that is missing.
+pub(super) fn check_schema(db: &Connection) -> rusqlite::Result<Result<(), SchemaFault>> {
     for (table, columns) in SCHEMA {
         // A view could be anything, and take for ever.
         let is_table = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?";
         if db.query_row(is_table, [table], |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(Err(format!("it has no table {table}")));
+            return Ok(Err(SchemaFault::NoTable(table)));
         }
         let mut statement = db.prepare("SELECT name FROM pragma_table_info(?)")?;
         let present = statement.query_map([table], |row| row.get::<_, String>(0))?;
         let present = present.collect::<rusqlite::Result<Vec<_>>>()?;
-        if let Some(column) = columns.iter().find(|column| !present.iter().any(|name| name == *column)) {
-            return Ok(Err(format!("its table {table} has no column {column}")));
+        if let Some(&column) = columns.iter().find(|column| !present.iter().any(|name| name == *column)) {
+            return Ok(Err(SchemaFault::NoColumn { table, column }));
         }
     }
     Ok(Ok(()))
@@ -229,7 +259,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn vat_options(&self) -> rusqlite::Result<HashMap<VatId, Result<VatOptions, String>>> {
+    pub fn vat_options(&self) -> rusqlite::Result<HashMap<VatId, Result<VatOptions, OptionsFault>>> {
         let mut options = HashMap::new();
         // The bounds make it a range of the key's index.
         let mut statement = self
@@ -240,8 +270,8 @@ impl<'a> Reader<'a> {
             let key = text_of(row.get_ref(0)?);
             let Some(vat) = key.as_ref().and_then(|key| key.strip_suffix(".options")) else { continue };
             let parsed = match text_of(row.get_ref(1)?) {
-                Some(value) => VatOptions::parse(&value).map_err(|error| error.to_string()),
-                None => Err("they are not text".to_owned()),
+                Some(value) => VatOptions::parse(&value).map_err(|error| OptionsFault::Json(error.to_string())),
+                None => Err(OptionsFault::NotText),
             };
             options.insert(VatId::new(vat), parsed);
         }

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::probe::{Answer, Probe, probe};
+use super::probe::{Probe, SelfTestFault, Uncompared, self_test};
 use super::process::{End, run_alone};
 use super::trust::{Distrust, trusted};
 use super::watch::{Limits, Stopped};
-use crate::sandbox::{Layer, Missing, Mode, Sandbox, SandboxError, Settings, SpawnError};
+use crate::sandbox::{Layer, MissingLayer, Mode, Sandbox, SandboxError, Settings, SpawnError};
 
 /// The variable that names the worker.
 const WORKER_VARIABLE: &str = "SPANWATCH_WORKER";
@@ -115,14 +115,13 @@ pub struct Protection {
     /// The layers that hold.
     pub layers: Vec<Layer>,
     /// Those that do not, and why.
-    pub missing: Vec<Missing>,
-    /// What a script found in a worker; nothing if it is no engine that we know. Not for reports that are to be the same in
-    /// each run.
+    pub missing: Vec<MissingLayer>,
+    /// The results of the self-test; `None` if the worker evaluates no script. They vary from run to run.
     #[serde(skip)]
     pub probe: Option<Probe>,
-    /// What of that could not be compared with what it should be, if something could not.
+    /// The reason why a result could not be compared, if there is one.
     #[serde(skip)]
-    pub uncompared: Option<String>,
+    pub uncompared: Option<Uncompared>,
 }
 
 /// Why there is no worker to use.
@@ -168,18 +167,18 @@ pub enum LocateError {
         /// What the system said.
         source: io::Error,
     },
-    /// It does not run in such a sandbox.
+    /// The program does not run in such a sandbox.
     #[error(
-        "failed to run {} in the sandbox ({mode}): {reason}; docs/sandbox.md says what each layer needs; \
+        "failed to run {} in the sandbox ({mode}): {fault}; docs/sandbox.md says what each layer needs; \
          with --sandbox off (worker.sandbox) a worker could do all that this user can", path.display()
     )]
     NoSandbox {
         /// The file.
         path: PathBuf,
-        /// How much was asked for.
+        /// The mode that was asked for.
         mode: &'static str,
-        /// Which layer, and what went wrong.
-        reason: String,
+        /// The fault.
+        fault: SandboxFault,
     },
     /// It is a program, but no worker.
     #[error(
@@ -192,6 +191,23 @@ pub enum LocateError {
         /// What it said.
         said: String,
     },
+}
+
+/// Why a program does not run in a sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxFault {
+    /// A layer can't be made.
+    #[error("{0}")]
+    Layer(SandboxError),
+    /// A layer can't be put on.
+    #[error("{0}")]
+    Start(SpawnError),
+    /// The sandbox killed the program.
+    #[error("asked for its version (-v) it was killed by {0}")]
+    Killed(String),
+    /// The program runs, and vats would notice the sandbox.
+    #[error("{0}")]
+    SelfTest(SelfTestFault),
 }
 
 impl WorkerProgram {
@@ -211,11 +227,11 @@ impl WorkerProgram {
         let unusable = |source| LocateError::Unusable { path: path.to_owned(), source };
         let path = path.canonicalize().map_err(unusable)?;
         let no_sandbox =
-            |reason: String| LocateError::NoSandbox { path: path.clone(), mode: settings.mode.label(), reason };
+            |fault: SandboxFault| LocateError::NoSandbox { path: path.clone(), mode: settings.mode.label(), fault };
         let prepare = |settings: &Settings| {
             Sandbox::prepare(&path, settings.clone()).map_err(|error| match error {
                 SandboxError::Program(source) => unusable(source),
-                error @ SandboxError::Layer { .. } => no_sandbox(error.to_string()),
+                error => no_sandbox(SandboxFault::Layer(error)),
             })
         };
         let mut sandbox = prepare(settings)?;
@@ -236,37 +252,22 @@ impl WorkerProgram {
         }
         let (said, stopped) = match tried {
             Ok(said) => said,
-            Err(error) if error.layer.is_some() => return Err(no_sandbox(error.to_string())),
+            Err(error) if error.layer.is_some() => return Err(no_sandbox(SandboxFault::Start(error))),
             Err(error) => return Err(unusable(error.source)),
         };
         if let Some(Stopped::Sandbox(rule)) = stopped {
-            return Err(no_sandbox(format!("asked for its version (-v) it was killed by {rule}")));
+            return Err(no_sandbox(SandboxFault::Killed(rule)));
         }
         let line = said.lines().next().unwrap_or_default().trim();
         if !(line.starts_with("xsnap ") && line.contains("(XS ")) {
             return Err(LocateError::NotAWorker { path, said: said.chars().take(200).collect() });
         }
-        let (probe, uncompared) = facts(&sandbox, limits).map_err(no_sandbox)?;
+        let (probe, uncompared) =
+            self_test(&sandbox, limits).map_err(|fault| no_sandbox(SandboxFault::SelfTest(fault)))?;
         let (mode, layers, missing) = (sandbox.mode(), sandbox.layers(), sandbox.missing().to_vec());
         let protection = Protection { mode, layers, missing, probe, uncompared };
         let sha256 = sandbox.program().1.to_string();
         Ok(Self { version: line.to_owned(), path, sha256, found_by, protection, sandbox: Arc::new(sandbox) })
-    }
-}
-
-/// Tries a script in the sandbox: what it found, and what of that could not be compared with what it should find.
-fn facts(sandbox: &Sandbox, limits: &Limits) -> Result<(Option<Probe>, Option<String>), String> {
-    let is_off = sandbox.mode() == Mode::Off;
-    match probe(sandbox, limits) {
-        Answer::Found(found) => match found.compare(limits.stack, &sandbox.time_zone()) {
-            Ok(uncompared) => Ok((Some(found), uncompared)),
-            // Without a sandbox there is nothing that could have been taken from it.
-            Err(differs) if is_off => Ok((Some(found), Some(differs))),
-            Err(differs) => Err(format!("to a script in the sandbox, {differs}")),
-        },
-        Answer::Nothing => Ok((None, Some("it evaluates no script, so what vats can see is not compared".to_owned()))),
-        Answer::Failed(why) if is_off => Ok((None, Some(format!("told to evaluate a script, {why}")))),
-        Answer::Failed(why) => Err(format!("told to evaluate a script, {why}")),
     }
 }
 

@@ -20,7 +20,7 @@ mod zone;
 
 pub use ahead::OutOfStep;
 pub use compare::{Aligned, Mark, is_gc_sensitive, side_by_side};
-pub use locate::{FoundBy, LocateError, Named, Protection, WorkerProgram};
+pub use locate::{FoundBy, LocateError, Named, Protection, SandboxFault, WorkerProgram};
 pub use message::aside_answer;
 pub use netstring::{MESSAGE_BYTES_MAX, NetstringError, NetstringReader, write_netstring};
 pub use probe::Probe;

@@ -1,9 +1,9 @@
-//! Trying a worker in its sandbox before anything depends on it.
+//! The self-test of a worker in its sandbox, before anything depends on it.
 //!
-//! A rule that denies a file does not kill: the worker would go on and compute something else. So a script of ours is
-//! evaluated in the sandbox, and has to find what is known without the worker: how deep code may nest with this stack before
-//! the engine says so, and what time it is elsewhere. Then the worker saves its heap, and another loads it: all that a
-//! replay asks of one. No worker runs outside the sandbox for this.
+//! A rule that denies a file does not kill: the worker would go on and compute something else. So the worker evaluates a script of ours,
+//! whose results are known without the worker: how deep code may nest with this stack before the engine refuses, and the offset of the
+//! time zone. Then the worker saves its heap, and another loads it: all that a replay asks of one. Owns the script and the right
+//! results. It must never run a worker outside its sandbox.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,7 +15,7 @@ use super::watch::Limits;
 use super::worker::{Worker, WorkerError, WorkerStart};
 use super::zone;
 use crate::record::image::Image;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Mode, Sandbox};
 
 /// The worker's self-test: the greatest depth of nested code that the compiler takes, to within a 256th, and the local
 /// zone's distance from UTC in January and in July.
@@ -38,62 +38,133 @@ const SCRIPT: &str = r#"e(() => {
   issueCommand(new TextEncoder().encode(found).buffer);
 })()"#;
 
-/// How much stack a level of nesting may take, in bytes: the workers of `@agoric/xsnap` take 840, and a compiler with other
-/// options makes other frames. That a worker got another stack than it should shows by more than this.
+/// The stack that a level of nesting may take, in bytes: the workers of `@agoric/xsnap` take 840, and a compiler with other
+/// options makes other frames. A wrong stack differs by more than this range.
 const LEVEL_BYTES: [u64; 2] = [300, 2_600];
 /// The script looks no further, to within a 256th.
 const NESTS_MAX: u64 = (1 << 17) - (1 << 9);
 
-/// What a script of ours finds in a worker.
+/// The results of the self-test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Probe {
-    /// How deep code may nest before the compiler says that it is too deep; to within a 256th, at most 131071.
+    /// The depth to which code may nest before the compiler refuses; to within a 256th, at most 131071.
     pub nests: u32,
-    /// Minutes that the local zone is behind UTC, in January and in July of 2020.
+    /// The offset of the local zone in January and in July of 2020, in minutes behind UTC.
     pub offsets: [i32; 2],
 }
 
+/// Why a worker can't be used in its sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelfTestFault {
+    /// A result is not what it should be.
+    #[error("to a script in the sandbox, {0}")]
+    Differs(ProbeFault),
+    /// The worker did not get to a result.
+    #[error("told to evaluate a script, {0}")]
+    Failed(String),
+}
+
+/// A result of the self-test that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeFault {
+    /// The worker has another stack than it should have.
+    #[error("code nests {nests} deep, and with a stack of {stack} bytes it should from {least} to {most}")]
+    Nests {
+        /// The depth that the script found.
+        nests: u32,
+        /// The stack in bytes.
+        stack: u64,
+        /// The least depth that is right.
+        least: u64,
+        /// The greatest depth that is right.
+        most: u64,
+    },
+    /// The worker does not know its time zone.
+    #[error(
+        "the local time is {} and {} minutes behind UTC in January and July, and in the time zone {zone:?} it should be {} and {}",
+        found[0], found[1], expected[0], expected[1]
+    )]
+    Time {
+        /// The time zone.
+        zone: String,
+        /// The offsets that the script found, in minutes.
+        found: [i32; 2],
+        /// The offsets of this zone, in minutes.
+        expected: [i32; 2],
+    },
+}
+
+/// Why a result of the self-test was not compared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Uncompared {
+    /// The zone's offsets are unknown.
+    #[error("this system does not know the time zone {0:?}, so the local time is not compared")]
+    UnknownZone(String),
+    /// The worker is no engine that we know.
+    #[error("it evaluates no script, so the effect of the sandbox on vats is not compared")]
+    NoScript,
+    /// The result differs, and there is no sandbox that could be the reason.
+    #[error("{0}")]
+    Differs(ProbeFault),
+    /// The worker did not get to a result, and there is no sandbox that could be the reason.
+    #[error("told to evaluate a script, {0}")]
+    Failed(String),
+}
+
 impl Probe {
-    /// Compares what the script found with what it should find with a stack of so many bytes and in this zone. What could
-    /// not be compared, if something could not.
+    /// Compares the results with those that are right for a stack of so many bytes and in this zone. Returns the reason why one could
+    /// not be compared, if there is one.
     ///
     /// # Errors
-    /// What differs.
-    pub fn compare(&self, stack: u64, zone: &OsStr) -> Result<Option<String>, String> {
+    /// When a result differs.
+    pub fn compare(&self, stack: u64, zone: &OsStr) -> Result<Option<Uncompared>, ProbeFault> {
         let (least, most) = (stack / LEVEL_BYTES[1], stack / LEVEL_BYTES[0]);
         if u64::from(self.nests) < least.min(NESTS_MAX) || u64::from(self.nests) > most {
-            return Err(format!(
-                "code nests {} deep, and with a stack of {stack} bytes it should from {least} to {most}",
-                self.nests
-            ));
+            return Err(ProbeFault::Nests { nests: self.nests, stack, least, most });
         }
-        let name = zone.to_string_lossy();
+        let name = || zone.to_string_lossy().into_owned();
         match zone::offsets(zone) {
-            None => {
-                Ok(Some(format!("this system does not know the time zone {name:?}, so the local time is not compared")))
-            }
-            Some(offsets) if offsets == self.offsets => Ok(None),
-            Some([january, july]) => Err(format!(
-                "the local time is {} and {} minutes behind UTC in January and July, and in the time zone {name:?} it should be {january} and {july}",
-                self.offsets[0], self.offsets[1]
-            )),
+            None => Ok(Some(Uncompared::UnknownZone(name()))),
+            Some(expected) if expected == self.offsets => Ok(None),
+            Some(expected) => Err(ProbeFault::Time { zone: name(), found: self.offsets, expected }),
         }
     }
 }
 
-/// How the script ended.
+/// The outcome of the script.
 #[derive(Debug)]
-pub(super) enum Answer {
-    /// What it found.
+enum Answer {
+    /// Its results.
     Found(Probe),
-    /// It ended without a word: no engine that we know.
+    /// It ended without a result: no engine that we know.
     Nothing,
     /// The worker did not get that far.
     Failed(String),
 }
 
+/// Runs the self-test: the results, and the reason why one could not be compared.
+///
+/// # Errors
+/// When a result differs, or there is none, and a sandbox could be the reason.
+pub(super) fn self_test(
+    sandbox: &Sandbox,
+    limits: &Limits,
+) -> Result<(Option<Probe>, Option<Uncompared>), SelfTestFault> {
+    let is_off = sandbox.mode() == Mode::Off;
+    match probe(sandbox, limits) {
+        Answer::Found(found) => match found.compare(limits.stack, &sandbox.time_zone()) {
+            Ok(uncompared) => Ok((Some(found), uncompared)),
+            Err(fault) if is_off => Ok((Some(found), Some(Uncompared::Differs(fault)))),
+            Err(fault) => Err(SelfTestFault::Differs(fault)),
+        },
+        Answer::Nothing => Ok((None, Some(Uncompared::NoScript))),
+        Answer::Failed(why) if is_off => Ok((None, Some(Uncompared::Failed(why)))),
+        Answer::Failed(why) => Err(SelfTestFault::Failed(why)),
+    }
+}
+
 /// Evaluates the script in a new worker, saves its heap and loads that into another.
-pub(super) fn probe(sandbox: &Sandbox, limits: &Limits) -> Answer {
+fn probe(sandbox: &Sandbox, limits: &Limits) -> Answer {
     let mut found = None;
     let tried = start(sandbox, None, limits).and_then(|mut worker| {
         command(&mut worker, SCRIPT.as_bytes(), &mut found)?;
@@ -121,7 +192,7 @@ fn start(sandbox: &Sandbox, image: Option<&Image>, limits: &Limits) -> Result<Wo
     Worker::start(&start).map_err(|error| io::Error::other(error).into())
 }
 
-/// Has a command carried out; what the script finds ends up in `found`.
+/// Runs a command; the results of the script end up in `found`.
 fn command(worker: &mut Worker, command: &[u8], found: &mut Option<String>) -> Result<(), WorkerError> {
     worker.begin_delivery();
     worker.send(&[command])?;
@@ -164,9 +235,9 @@ mod tests {
             (9_536, [300, 300], mib(8), "it should be 300 and 240"),
         ] {
             let error = probe(nests, offsets).compare(stack, new_york).expect_err(says);
-            assert!(error.contains(says), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
         }
         let said = probe(9_536, [0, 0]).compare(mib(8), OsStr::new("No/Such_Zone")).expect("no difference");
-        assert!(said.expect("a note").contains("does not know the time zone"));
+        assert!(said.expect("a note").to_string().contains("does not know the time zone"));
     }
 }

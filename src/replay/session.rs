@@ -114,12 +114,16 @@ impl Delivery<'_, '_> {
     }
 }
 
+/// The text of an exception that nothing caught.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Uncaught(String);
+
 /// A reply to a command.
 struct Reply {
     computrons: Option<u64>,
-    /// `Err` is the text of an exception that nothing caught.
-    body: Result<Vec<u8>, String>,
-    /// Whether there are responses in the pipe that nobody has asked for.
+    body: Result<Vec<u8>, Uncaught>,
+    /// Whether there are responses in the pipe that the worker has not asked for.
     is_early: bool,
 }
 
@@ -215,7 +219,7 @@ impl Session {
             let reply = self.command(&[b"e", program.as_bytes()], None);
             self.printed_at_start(at);
             let reply = reply?;
-            if let Err(exception) = reply.body {
+            if let Err(Uncaught(exception)) = reply.body {
                 return self.start_failed(&exception);
             }
         }
@@ -228,7 +232,7 @@ impl Session {
                 Err(self.protocol(format!("told to set a bundle it said {}", shown(&body))))
             }
             Ok(body) => self.start_failed(&shown(&body)),
-            Err(exception) => self.start_failed(&exception),
+            Err(Uncaught(exception)) => self.start_failed(&exception),
         }
     }
 
@@ -359,7 +363,7 @@ impl Session {
                     return Ok(Reply { computrons, body: Ok(reply.to_vec()), is_early: is_beyond });
                 }
                 FromWorker::Uncaught(text) => {
-                    return Ok(Reply { computrons: None, body: Err(shown(text)), is_early: is_beyond });
+                    return Ok(Reply { computrons: None, body: Err(Uncaught(shown(text))), is_early: is_beyond });
                 }
                 FromWorker::Console { text, tag, query } => {
                     let answer = aside_answer(&query).unwrap_or_default();

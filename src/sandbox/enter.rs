@@ -1,10 +1,10 @@
-//! The sandbox, layer by layer: what a new process does between its birth and the first instruction of the worker.
+//! The sandbox, layer by layer: the steps of a new process from clone(2) to the first instruction of the worker.
 //!
 //! Runs in a copy of a process with many threads, of which it is the only one: it makes system calls and nothing else.
-//! No memory is allocated, no lock taken, also none of libc's, which a thread may have held that is not here; whatever it
-//! needs was prepared by [`super::spawn`]. The layers stand in the order
-//! of `docs/sandbox.md`. They are put on in that order too, but for the root of the namespaces: to build it takes privileges
-//! that layer 4 gives up, files that layer 5 takes away, and more descriptors than layer 3 leaves.
+//! Owns all layers in their order, in this one file. It must never allocate memory or take a lock, not even one of libc's, which
+//! a thread may have held that is not here: [`super::prepare`] made everything that it needs. The layers are put on in the order of
+//! `docs/sandbox.md`, but for the root of the namespaces: to build it takes privileges that layer 4 gives up, files that layer 5 takes
+//! away, and more descriptors than layer 3 leaves.
 
 #![expect(unsafe_code, reason = "what happens between fork and exec has no safe form")]
 
@@ -15,30 +15,30 @@ use std::ptr;
 use super::Layer;
 use super::seccomp::Filter;
 
-/// Where the program is, for the moment of its start: the first number that a worker's own descriptors leave.
+/// The program, for the moment of its start: the first number after a worker's own descriptors.
 pub(super) const PROGRAM_FD: RawFd = 9;
-/// Where the other end of our talk with the new process is, for as long.
+/// The new process's end of its talk with the parent, for as long.
 pub(super) const TALK_FD: RawFd = 10;
-/// Where the ruleset of Landlock is.
+/// The ruleset of Landlock.
 pub(super) const RULESET_FD: RawFd = 11;
-/// Where the directory is that workers without a root of their own go to.
+/// The directory of workers without a root of their own.
 const DIRECTORY_FD: RawFd = 12;
 /// Every descriptor from here on is closed.
 pub(super) const FIRST_FREE_FD: RawFd = 13;
 
-/// What is to be done.
-pub(super) struct Plan<'a> {
+/// Everything that the new process needs to become the worker.
+pub(super) struct Entry<'a> {
     /// Descriptors 0 to 8 of the worker, in this order.
     pub(super) descriptors: [RawFd; 9],
     pub(super) talk: RawFd,
     pub(super) limits: &'a [(libc::__rlimit_resource_t, u64)],
-    /// An empty directory that is no more, for workers without a root of their own.
+    /// An empty directory that was removed, for workers without a root of their own.
     pub(super) directory: RawFd,
     pub(super) root: Option<&'a Root>,
     pub(super) privileges: Option<Privileges>,
     pub(super) ruleset: Option<RawFd>,
     pub(super) filter: Option<&'a Filter>,
-    /// What the filter asks of the call that starts the worker.
+    /// The key that the filter asks of the call that starts the worker.
     pub(super) key: u64,
     /// The program's memory file; its path if there is no sandbox.
     pub(super) program: Result<RawFd, &'a CStr>,
@@ -76,10 +76,10 @@ const BUILT_AT: &CStr = c"/proc";
 /// The most mounts that a root has.
 pub(super) const MOUNTS_MAX: usize = 64;
 
-/// What was being done when something went wrong.
+/// A step of the way, for the report of one that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Step {
+pub(super) enum EntryStep {
     Session,
     Descriptors,
     Go,
@@ -101,7 +101,7 @@ pub(super) enum Step {
     Run,
 }
 
-impl Step {
+impl EntryStep {
     pub(super) const ALL: [Self; 19] = [
         Self::Session,
         Self::Descriptors,
@@ -151,7 +151,7 @@ impl Step {
 }
 
 /// A step that went wrong, and the error's number.
-type Failed = (Step, i32);
+type Failed = (EntryStep, i32);
 
 /// The first byte of what is told to the parent.
 pub(super) const TOLD_FAILURE: u8 = 0;
@@ -162,11 +162,11 @@ pub(super) const TOLD_LISTENER: u8 = 1;
 ///
 /// # Safety
 /// Only for a process that was just made, and has one thread.
-pub(super) unsafe fn enter(plan: &Plan<'_>) -> ! {
+pub(super) unsafe fn enter(entry: &Entry<'_>) -> ! {
     // SAFETY: this is the process that the caller promises.
     unsafe {
-        let mut talk = plan.talk;
-        let (step, error) = become_worker(plan, &mut talk);
+        let mut talk = entry.talk;
+        let (step, error) = become_worker(entry, &mut talk);
         let message = [TOLD_FAILURE, step as u8, 0, 0, 0, 0, 0, 0];
         let mut message = message;
         let number = error.to_ne_bytes();
@@ -180,33 +180,33 @@ pub(super) unsafe fn enter(plan: &Plan<'_>) -> ! {
     }
 }
 
-unsafe fn become_worker(plan: &Plan<'_>, talk: &mut RawFd) -> Failed {
+unsafe fn become_worker(entry: &Entry<'_>, talk: &mut RawFd) -> Failed {
     // SAFETY: as in `enter`.
     let failed = unsafe {
         (|| {
             own_session()?;
-            take_descriptors(plan, talk)?;
+            take_descriptors(entry, talk)?;
             wait_for_parent()?;
             be_the_first_to_go();
-            if let Some(privileges) = plan.privileges {
+            if let Some(privileges) = entry.privileges {
                 become_nobody(privileges)?;
             }
-            match plan.root {
+            match entry.root {
                 Some(root) => own_root(root)?,
-                None => check(Step::Directory, libc::fchdir(DIRECTORY_FD))?,
+                None => check(EntryStep::Directory, libc::fchdir(DIRECTORY_FD))?,
             }
-            take_limits(plan)?;
-            if plan.privileges.is_some() {
+            take_limits(entry)?;
+            if entry.privileges.is_some() {
                 give_up_privileges()?;
             }
             die_with_parent()?;
-            if plan.ruleset.is_some() {
-                check_long(Step::Restrict, libc::syscall(libc::SYS_landlock_restrict_self, RULESET_FD, 0))?;
+            if entry.ruleset.is_some() {
+                check_long(EntryStep::Restrict, libc::syscall(libc::SYS_landlock_restrict_self, RULESET_FD, 0))?;
             }
-            if let Some(filter) = plan.filter {
+            if let Some(filter) = entry.filter {
                 filter_calls(filter)?;
             }
-            run(plan)
+            run(entry)
         })()
     };
     match failed {
@@ -230,7 +230,7 @@ unsafe fn own_session() -> Result<(), Failed> {
         }
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, nothing.as_ptr(), none, set_bytes);
         // A new process leads no group, which is all that setsid asks.
-        check(Step::Session, libc::setsid())?;
+        check(EntryStep::Session, libc::setsid())?;
     }
     // SAFETY: as for this function.
     unsafe { die_with_parent() }
@@ -239,34 +239,34 @@ unsafe fn own_session() -> Result<(), Failed> {
 /// Said twice: a change of user takes it back (prctl(2)).
 unsafe fn die_with_parent() -> Result<(), Failed> {
     // SAFETY: a signal number is all that it takes.
-    check(Step::Session, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    check(EntryStep::Session, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
     // A parent that died before can be told by its end of the talk; one that has not yet said "go" is waited for.
     let mut byte = 0_u8;
     // SAFETY: one byte of ours.
     let read = unsafe { libc::recv(TALK_FD, ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    if read == 0 { Err((Step::Go, libc::ESRCH)) } else { Ok(()) }
+    if read == 0 { Err((EntryStep::Go, libc::ESRCH)) } else { Ok(()) }
 }
 
 /// Layer 2: the worker's descriptors, three of ours for the moment, and no others.
-unsafe fn take_descriptors(plan: &Plan<'_>, talk: &mut RawFd) -> Result<(), Failed> {
+unsafe fn take_descriptors(entry: &Entry<'_>, talk: &mut RawFd) -> Result<(), Failed> {
     // SAFETY: plain numbers of descriptors, all of those that are copied above those that they are copied to.
     unsafe {
-        check(Step::Descriptors, libc::dup3(plan.talk, TALK_FD, libc::O_CLOEXEC))?;
+        check(EntryStep::Descriptors, libc::dup3(entry.talk, TALK_FD, libc::O_CLOEXEC))?;
         *talk = TALK_FD;
         let mut number = 0;
-        while number < plan.descriptors.len() {
+        while number < entry.descriptors.len() {
             #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "less than ten")]
             let to = number as RawFd;
-            check(Step::Descriptors, libc::dup2(plan.descriptors[number], to))?;
+            check(EntryStep::Descriptors, libc::dup2(entry.descriptors[number], to))?;
             number += 1;
         }
-        if let Ok(program) = plan.program {
-            check(Step::Descriptors, libc::dup3(program, PROGRAM_FD, libc::O_CLOEXEC))?;
+        if let Ok(program) = entry.program {
+            check(EntryStep::Descriptors, libc::dup3(program, PROGRAM_FD, libc::O_CLOEXEC))?;
         }
-        if let Some(ruleset) = plan.ruleset {
-            check(Step::Descriptors, libc::dup3(ruleset, RULESET_FD, libc::O_CLOEXEC))?;
+        if let Some(ruleset) = entry.ruleset {
+            check(EntryStep::Descriptors, libc::dup3(ruleset, RULESET_FD, libc::O_CLOEXEC))?;
         }
-        check(Step::Descriptors, libc::dup3(plan.directory, DIRECTORY_FD, libc::O_CLOEXEC))?;
+        check(EntryStep::Descriptors, libc::dup3(entry.directory, DIRECTORY_FD, libc::O_CLOEXEC))?;
         // Before Linux 5.9 there is no such call: all that this program opens is marked to be closed anyway.
         libc::syscall(libc::SYS_close_range, FIRST_FREE_FD.cast_unsigned(), u32::MAX, 0);
         Ok(())
@@ -281,8 +281,8 @@ unsafe fn wait_for_parent() -> Result<(), Failed> {
         match unsafe { libc::read(TALK_FD, ptr::from_mut(&mut byte).cast(), 1) } {
             1 => return Ok(()),
             -1 if errno() == libc::EINTR => {}
-            -1 => return Err((Step::Go, errno())),
-            _ => return Err((Step::Go, libc::ESRCH)),
+            -1 => return Err((EntryStep::Go, errno())),
+            _ => return Err((EntryStep::Go, libc::ESRCH)),
         }
     }
 }
@@ -298,15 +298,15 @@ unsafe fn be_the_first_to_go() {
 }
 
 /// Layer 3, but for the number of processes: that is taken with the privileges, which make up for it.
-unsafe fn take_limits(plan: &Plan<'_>) -> Result<(), Failed> {
+unsafe fn take_limits(entry: &Entry<'_>) -> Result<(), Failed> {
     // SAFETY: structures that outlive the calls.
     unsafe {
         libc::umask(0o077);
         let mut index = 0;
-        while index < plan.limits.len() {
-            let (resource, limit) = plan.limits[index];
+        while index < entry.limits.len() {
+            let (resource, limit) = entry.limits[index];
             let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-            check(Step::Limit, libc::setrlimit(resource, &raw const limit))?;
+            check(EntryStep::Limit, libc::setrlimit(resource, &raw const limit))?;
             index += 1;
         }
     }
@@ -325,9 +325,9 @@ unsafe fn become_nobody(privileges: Privileges) -> Result<(), Failed> {
         }
         if let Some(user) = privileges.user {
             // Not by libc's functions of these names: they would do it for threads that are not in this process.
-            check_long(Step::User, libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()))?;
-            check_long(Step::User, libc::syscall(libc::SYS_setresgid, user, user, user))?;
-            check_long(Step::User, libc::syscall(libc::SYS_setresuid, user, user, user))?;
+            check_long(EntryStep::User, libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()))?;
+            check_long(EntryStep::User, libc::syscall(libc::SYS_setresgid, user, user, user))?;
+            check_long(EntryStep::User, libc::syscall(libc::SYS_setresuid, user, user, user))?;
         }
     }
     Ok(())
@@ -348,15 +348,15 @@ unsafe fn give_up_privileges() -> Result<(), Failed> {
     unsafe {
         // There is nothing to be cleared where there is no such call.
         libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-        check_long(Step::Capabilities, libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()))?;
-        check(Step::NewPrivileges, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        check_long(EntryStep::Capabilities, libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()))?;
+        check(EntryStep::NewPrivileges, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         // Until the program runs, which for having been made unreadable shows nothing either.
-        check(Step::NewPrivileges, libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
-        check(Step::Limit, libc::setrlimit(libc::RLIMIT_NPROC, &raw const no_process))
+        check(EntryStep::NewPrivileges, libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
+        check(EntryStep::Limit, libc::setrlimit(libc::RLIMIT_NPROC, &raw const no_process))
     }
 }
 
-/// Layer 7: a root that holds only what the worker needs. The namespaces themselves it was born with.
+/// Layer 7: a root that holds only what the worker needs. The process was made in its namespaces already.
 unsafe fn own_root(root: &Root) -> Result<(), Failed> {
     const MODE: libc::mode_t = 0o755;
     let bare = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -364,14 +364,14 @@ unsafe fn own_root(root: &Root) -> Result<(), Failed> {
     // SAFETY: texts that end with a NUL and outlive the calls, and numbers.
     unsafe {
         let (nothing, private) = (ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
-        check(Step::Private, libc::mount(nothing, c"/".as_ptr(), nothing, private, ptr::null()))?;
+        check(EntryStep::Private, libc::mount(nothing, c"/".as_ptr(), nothing, private, ptr::null()))?;
         // Before the root hides the paths of some of them.
         let mut index = 0;
         while index < root.mounts.len() {
             let from = root.mounts[index].from.as_ptr();
             let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
             let clone = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, from, flags);
-            check_long(Step::Clone, clone)?;
+            check_long(EntryStep::Clone, clone)?;
             #[expect(clippy::cast_possible_truncation, reason = "a descriptor")]
             {
                 clones[index] = clone as RawFd;
@@ -380,11 +380,11 @@ unsafe fn own_root(root: &Root) -> Result<(), Failed> {
         }
         let (kind, options) = (c"tmpfs".as_ptr(), c"mode=755,size=64k,nr_inodes=256".as_ptr());
         let flags = libc::MS_NOSUID | libc::MS_NODEV;
-        check(Step::Tmpfs, libc::mount(kind, BUILT_AT.as_ptr(), kind, flags, options.cast()))?;
-        check(Step::Tmpfs, libc::chdir(BUILT_AT.as_ptr()))?;
+        check(EntryStep::Tmpfs, libc::mount(kind, BUILT_AT.as_ptr(), kind, flags, options.cast()))?;
+        check(EntryStep::Tmpfs, libc::chdir(BUILT_AT.as_ptr()))?;
         let mut index = 0;
         while index < root.directories.len() {
-            check(Step::Make, libc::mkdir(root.directories[index].as_ptr(), MODE))?;
+            check(EntryStep::Make, libc::mkdir(root.directories[index].as_ptr(), MODE))?;
             index += 1;
         }
         let mut index = 0;
@@ -392,21 +392,21 @@ unsafe fn own_root(root: &Root) -> Result<(), Failed> {
             let mount = &root.mounts[index];
             if !mount.is_directory {
                 let file = libc::open(mount.to.as_ptr(), libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC, 0o444);
-                check(Step::Make, file)?;
+                check(EntryStep::Make, file)?;
                 libc::close(file);
             }
             let (from, here) = (clones[index], libc::AT_FDCWD);
             let flags = libc::MOVE_MOUNT_F_EMPTY_PATH;
             let moved = libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), here, mount.to.as_ptr(), flags);
-            check_long(Step::Mount, moved)?;
+            check_long(EntryStep::Mount, moved)?;
             let attributes = if mount.is_code { bare } else { bare | libc::MOUNT_ATTR_NOEXEC };
             set_mount_attributes(from, c"", libc::AT_EMPTY_PATH, attributes)?;
             libc::close(from);
             index += 1;
         }
-        check_long(Step::Pivot, libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()))?;
-        check(Step::Pivot, libc::umount2(c".".as_ptr(), libc::MNT_DETACH))?;
-        check(Step::Directory, libc::chdir(c"/empty".as_ptr()))?;
+        check_long(EntryStep::Pivot, libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()))?;
+        check(EntryStep::Pivot, libc::umount2(c".".as_ptr(), libc::MNT_DETACH))?;
+        check(EntryStep::Directory, libc::chdir(c"/empty".as_ptr()))?;
         set_mount_attributes(libc::AT_FDCWD, c"/", 0, bare | libc::MOUNT_ATTR_NOEXEC)
     }
 }
@@ -414,7 +414,7 @@ unsafe fn own_root(root: &Root) -> Result<(), Failed> {
 unsafe fn set_mount_attributes(directory: RawFd, path: &CStr, flags: libc::c_int, set: u64) -> Result<(), Failed> {
     let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the structure and the text outlive the call, which is told the structure's size.
-    check_long(Step::ReadOnly, unsafe {
+    check_long(EntryStep::ReadOnly, unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             directory,
@@ -440,7 +440,7 @@ unsafe fn filter_calls(filter: &Filter) -> Result<(), Failed> {
         // Whatever we run in has a listener already, or the kernel has none to give: then the kernel kills.
         let killing = program_of(&filter.killing);
         let filtered = libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const killing);
-        check_long(Step::Filter, filtered)
+        check_long(EntryStep::Filter, filtered)
     }
 }
 
@@ -468,27 +468,27 @@ unsafe fn hand_over(descriptor: RawFd) -> Result<(), Failed> {
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = libc::CMSG_LEN(4) as _;
         ptr::write_unaligned(libc::CMSG_DATA(header).cast::<RawFd>(), descriptor);
-        if libc::sendmsg(TALK_FD, &raw const message, 0) == -1 { Err((Step::Tell, errno())) } else { Ok(()) }
+        if libc::sendmsg(TALK_FD, &raw const message, 0) == -1 { Err((EntryStep::Tell, errno())) } else { Ok(()) }
     }
 }
 
 /// The last step. Comes back only if it fails.
-unsafe fn run(plan: &Plan<'_>) -> Result<std::convert::Infallible, Failed> {
-    let (arguments, environment) = (plan.arguments.as_ptr(), plan.environment.as_ptr());
+unsafe fn run(entry: &Entry<'_>) -> Result<std::convert::Infallible, Failed> {
+    let (arguments, environment) = (entry.arguments.as_ptr(), entry.environment.as_ptr());
     // SAFETY: lists of texts, each of which ends as it must and outlives the call.
     unsafe {
-        match plan.program {
+        match entry.program {
             Ok(_) => {
                 let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
                 // The key is no argument of this call: the kernel ignores it, and the filter looks at it.
-                libc::syscall(libc::SYS_execveat, PROGRAM_FD, path, arguments, environment, flags, plan.key);
+                libc::syscall(libc::SYS_execveat, PROGRAM_FD, path, arguments, environment, flags, entry.key);
             }
             Err(path) => {
                 libc::execve(path.as_ptr(), arguments, environment);
             }
         }
     }
-    Err((Step::Run, errno()))
+    Err((EntryStep::Run, errno()))
 }
 
 fn errno() -> i32 {
@@ -496,11 +496,11 @@ fn errno() -> i32 {
     unsafe { *libc::__errno_location() }
 }
 
-fn check(step: Step, result: libc::c_int) -> Result<(), Failed> {
+fn check(step: EntryStep, result: libc::c_int) -> Result<(), Failed> {
     if result == -1 { Err((step, errno())) } else { Ok(()) }
 }
 
-fn check_long(step: Step, result: libc::c_long) -> Result<(), Failed> {
+fn check_long(step: EntryStep, result: libc::c_long) -> Result<(), Failed> {
     if result == -1 { Err((step, errno())) } else { Ok(()) }
 }
 
@@ -510,7 +510,7 @@ mod tests {
 
     #[test]
     fn every_step_is_known_by_its_number() {
-        for (number, step) in Step::ALL.into_iter().enumerate() {
+        for (number, step) in EntryStep::ALL.into_iter().enumerate() {
             assert_eq!(step as usize, number, "{step:?}");
         }
     }

@@ -1,12 +1,16 @@
-//! Layer 5: which files a worker may use. Everything else that Landlock knows is refused: all other files, making,
-//! removing and renaming, device control, TCP, and where the kernel has it signals and abstract sockets.
+//! Layer 5: the files that a worker may use.
+//!
+//! Owns the rules. Everything else that Landlock knows is refused: all other files, making, removing and renaming, device control, TCP,
+//! and where the kernel has it signals and abstract sockets. It must never allow a file that [`super::files`] does not name, but for
+//! the worker's own `maps`.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
-    Scope,
+    RulesetError, Scope,
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -24,24 +28,25 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Opens the files.
-    pub(super) fn new(files: &Files) -> Result<Self, String> {
-        let abi = abi().map_err(|error| why_not(&error))?;
+    /// Opens the files that the rules name.
+    pub(super) fn new(files: &Files) -> Result<Self, LandlockError> {
+        let abi = abi().map_err(LandlockError::of)?;
         let read = BitFlags::from(AccessFs::ReadFile);
         let wanted = files.code.iter().map(|path| (path, read | AccessFs::Execute));
         let allowed = wanted
             .chain(files.data.iter().map(|path| (path, read)))
             .map(|(path, access)| {
                 let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-                Ok((file.map_err(|error| format!("failed to open {}: {error}", path.display()))?, access))
+                let file = file.map_err(|error| LandlockError::Open { path: path.clone(), source: error.into() });
+                Ok((file?, access))
             })
-            .collect::<Result<_, String>>()?;
+            .collect::<Result<_, LandlockError>>()?;
         Ok(Self { allowed, abi })
     }
 
-    /// A ruleset for one worker. What is added to either of the two is added to both: the descriptor is for the worker's
-    /// process, which applies it, the other for us.
-    pub(super) fn ruleset(&self) -> Result<(RulesetCreated, OwnedFd), String> {
+    /// A ruleset for one worker, and a descriptor by which the worker's process applies it. A rule that is added to the ruleset later
+    /// counts for both.
+    pub(super) fn ruleset(&self) -> Result<(RulesetCreated, OwnedFd), LandlockError> {
         let make = || {
             let mut ruleset = Ruleset::default()
                 .handle_access(AccessFs::from_all(NEWEST))?
@@ -51,18 +56,18 @@ impl Rules {
             for (file, access) in &self.allowed {
                 ruleset = ruleset.add_rule(PathBeneath::new(file.as_fd(), *access))?;
             }
-            Ok::<_, landlock::RulesetError>(ruleset)
+            Ok::<_, RulesetError>(ruleset)
         };
-        let ruleset = make().map_err(|error| error.to_string())?;
-        let descriptor = ruleset.try_clone().map_err(|error| error.to_string())?;
+        let ruleset = make()?;
+        let descriptor = ruleset.try_clone().map_err(LandlockError::Descriptor)?;
         let descriptor: Option<OwnedFd> = descriptor.into();
-        Ok((ruleset, descriptor.ok_or("this kernel has no Landlock")?))
+        Ok((ruleset, descriptor.ok_or(LandlockError::Absent)?))
     }
 }
 
 /// Allows one more file to be read.
-pub(super) fn allow_reading(ruleset: RulesetCreated, file: &OwnedFd) -> Result<(), String> {
-    ruleset.add_rule(PathBeneath::new(file.as_fd(), AccessFs::ReadFile)).map(drop).map_err(|error| error.to_string())
+pub(super) fn allow_reading(ruleset: RulesetCreated, file: &OwnedFd) -> Result<(), RulesetError> {
+    ruleset.add_rule(PathBeneath::new(file.as_fd(), AccessFs::ReadFile)).map(drop)
 }
 
 /// The version of the kernel's Landlock.
@@ -77,21 +82,61 @@ fn abi() -> io::Result<u32> {
     u32::try_from(version).map_err(io::Error::other)
 }
 
-/// A filter that refuses the call is told from a kernel that does not have it: the two are mended in different places.
-fn why_not(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => format!(
-            "a filter of system calls refuses landlock_create_ruleset ({error}), whatever the kernel has: in a service              SystemCallFilter= must name landlock_create_ruleset, landlock_add_rule, landlock_restrict_self and seccomp, as              config/spanwatch.service does (systemd 252 has no group with these); in a container the runtime's seccomp \
-             profile must allow them"
-        ),
-        Some(libc::EOPNOTSUPP) => {
-            "Landlock is switched off on this kernel: add landlock to the modules of its lsm= option".to_owned()
+/// Why there are no rules.
+#[derive(Debug, thiserror::Error)]
+pub enum LandlockError {
+    /// A filter of system calls refuses Landlock's calls. The remedy differs from that for a kernel without Landlock.
+    #[error(
+        "a filter of system calls refuses landlock_create_ruleset ({0}), whatever the kernel has: in a service \
+         SystemCallFilter= must name landlock_create_ruleset, landlock_add_rule, landlock_restrict_self and seccomp, as \
+         config/spanwatch.service does (systemd 252 has no group with these); in a container the runtime's seccomp \
+         profile must allow them"
+    )]
+    Filtered(io::Error),
+    /// The kernel has Landlock, and it is not among the modules in use.
+    #[error("Landlock is switched off on this kernel: add landlock to the modules of its lsm= option")]
+    SwitchedOff,
+    /// The kernel is too old.
+    #[error(
+        "this kernel ({release}) has no Landlock: it needs Linux 5.13 or newer, with landlock among the modules of its lsm= option"
+    )]
+    TooOld {
+        /// The kernel's release.
+        release: String,
+    },
+    /// The kernel gave no version.
+    #[error("failed to ask for the version of Landlock: {0}")]
+    Version(io::Error),
+    /// A file that the worker needs can't be opened.
+    #[error("failed to open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The kernel refused a rule.
+    #[error(transparent)]
+    Ruleset(#[from] RulesetError),
+    /// The ruleset's descriptor can't be copied.
+    #[error("failed to copy the descriptor of the ruleset: {0}")]
+    Descriptor(io::Error),
+    /// The kernel made no ruleset.
+    #[error("this kernel has no Landlock")]
+    Absent,
+}
+
+impl LandlockError {
+    /// The meaning of an error of `landlock_create_ruleset`.
+    fn of(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Filtered(error),
+            Some(libc::EOPNOTSUPP) => Self::SwitchedOff,
+            Some(libc::ENOSYS) => {
+                Self::TooOld { release: rustix::system::uname().release().to_string_lossy().into_owned() }
+            }
+            _ => Self::Version(error),
         }
-        Some(libc::ENOSYS) => format!(
-            "this kernel ({}) has no Landlock: it needs Linux 5.13 or newer, with landlock among the modules of its lsm= option",
-            rustix::system::uname().release().to_string_lossy()
-        ),
-        _ => format!("failed to ask for the version of Landlock: {error}"),
     }
 }
 
@@ -108,7 +153,7 @@ mod tests {
             (libc::EOPNOTSUPP, "switched off on this kernel", "5.13"),
             (libc::EIO, "failed to ask for the version", "5.13"),
         ] {
-            let why = why_not(&io::Error::from_raw_os_error(number));
+            let why = LandlockError::of(io::Error::from_raw_os_error(number)).to_string();
             assert!(why.contains(says) && !why.contains(not), "{number}: {why}");
         }
     }

@@ -1,16 +1,20 @@
 //! The sandbox that a worker runs in: it can compute, and do nothing else.
 //!
-//! A worker runs code that strangers put on a chain, beside a validator's keys. Owns everything between the wish for a
-//! worker and its first instruction. It knows nothing of the worker's protocol, decides no verdict, and never goes on
-//! with less than was asked for without saying so.
+//! A worker runs code that strangers put on a chain, beside a validator's keys. Owns everything from the settings of a sandbox to a
+//! worker's first instruction. It must never know the worker's protocol, decide a verdict, or start a worker with less protection than
+//! was asked for without saying so.
 //!
-//! The layers, their order and their reasons are in `docs/sandbox.md`; `enter` puts them on, in that order.
+//! The layers, their order and their reasons are in `docs/sandbox.md`. `prepare` makes what a new process needs, `clone` makes the
+//! process, `enter` puts the layers on in their order, and `spawn` is the parent's half of all that.
 
 mod cgroup;
+mod clone;
 mod elf;
 mod enter;
+mod error;
 mod files;
 mod landlock;
+mod prepare;
 mod program;
 mod seccomp;
 mod spawn;
@@ -30,25 +34,28 @@ use seccomp::Filter;
 
 pub use cgroup::Group;
 pub(crate) use cgroup::Member;
+pub use error::{SandboxError, SpawnError};
 pub(crate) use files::ZONES;
+pub use landlock::LandlockError;
+pub(crate) use prepare::{Pipes, Resources};
+pub use seccomp::PolicyError;
 pub(crate) use seccomp::{Denied, denied};
-pub use spawn::SpawnError;
-pub(crate) use spawn::{Pipes, Resources, SandboxedProcess};
+pub(crate) use spawn::SandboxedProcess;
 pub(crate) use usage::{Gauges, Usage};
 
-/// The user that workers run as where we are root ourselves: `nobody`, who owns nothing.
+/// The user of workers if spanwatch runs as root: `nobody`, who owns no files.
 pub const NOBODY: u32 = 65_534;
 
-/// How much of a sandbox is asked for.
+/// The layers that must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Every layer, or no worker.
     Strict,
-    /// The base, or no worker; what else the system gives.
+    /// The base, or no worker; the other layers if the system has them.
     #[default]
     Default,
-    /// Only what keeps a worker in order.
+    /// No protection: only the limits of a worker.
     Off,
 }
 
@@ -64,20 +71,25 @@ impl Mode {
     }
 }
 
-impl FromStr for Mode {
-    type Err = String;
+/// A word that is no mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be \"strict\", \"default\" or \"off\"")]
+pub struct ModeError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Mode {
+    type Err = ModeError;
+
+    fn from_str(text: &str) -> Result<Self, ModeError> {
         match text {
             "strict" => Ok(Self::Strict),
             "default" => Ok(Self::Default),
             "off" => Ok(Self::Off),
-            _ => Err("must be \"strict\", \"default\" or \"off\"".to_owned()),
+            _ => Err(ModeError),
         }
     }
 }
 
-/// What can stand between a worker and the machine, in the order of `docs/sandbox.md`.
+/// A layer between a worker and the machine, in the order of `docs/sandbox.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
@@ -87,17 +99,17 @@ pub enum Layer {
     Descriptors,
     /// 3. An empty directory, and limits on what it may use.
     Limits,
-    /// 4. No privileges, and none to be had.
+    /// 4. No privileges, and no way to gain any.
     Privileges,
     /// 5. The files that it may use (Landlock).
     Landlock,
     /// 6. The system calls that it may make.
     Seccomp,
-    /// 7. A machine of its own with nothing in it.
+    /// 7. Namespaces of its own: no network, no other processes, a root directory with its own files only.
     Namespaces,
     /// 8. Memory and processor time, watched.
     Watchdog,
-    /// 8. Memory, held by the system.
+    /// 8. Memory, limited by the system.
     Cgroup,
 }
 
@@ -114,7 +126,7 @@ impl Layer {
         Self::Watchdog,
         Self::Cgroup,
     ];
-    /// Their words.
+    /// Their names.
     pub const LABELS: [&str; 9] =
         ["process", "descriptors", "limits", "privileges", "landlock", "seccomp", "namespaces", "watchdog", "cgroup"];
 
@@ -125,45 +137,29 @@ impl Layer {
     }
 }
 
-/// What is asked of a sandbox.
+/// The settings of a sandbox.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// How much of it.
+    /// The layers that must hold.
     pub mode: Mode,
-    /// The user and group that workers run as where we are root; [`NOBODY`] if none is named.
+    /// If root: UID and GID for workers; [`NOBODY`] if not set.
     pub user: Option<u32>,
-    /// The worker's `TZ`; ours if none is named, and UTC if we have none.
+    /// The worker's `TZ`; by default ours, or UTC.
     pub time_zone: Option<OsString>,
-    /// The system calls that are allowed, in the form of [`POLICY`], if not those.
+    /// The allowed system calls in the form of [`POLICY`], which is the default.
     pub policy: Option<String>,
-    /// Where groups of processes with a limit on memory can be made.
+    /// The control group in which groups with a memory limit can be made.
     pub group: Option<Group>,
-    /// Whether workers ask for huge pages: faster, but the system may have to move other memory about to give them.
+    /// Whether workers ask for huge pages: faster, but the system may have to move other memory to provide them.
     pub huge_pages: bool,
-}
-
-/// Why there is no sandbox.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// The program can't be read.
-    #[error("{0}")]
-    Program(std::io::Error),
-    /// A layer can't be made.
-    #[error("layer {}: {reason}", layer.label())]
-    Layer {
-        /// Which one.
-        layer: Layer,
-        /// What is missing.
-        reason: String,
-    },
 }
 
 /// A layer that does not hold, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Missing {
-    /// Which one.
+pub struct MissingLayer {
+    /// The layer.
     pub layer: Layer,
-    /// What the system said.
+    /// The reason, in the system's words.
     pub reason: String,
 }
 
@@ -176,62 +172,60 @@ pub struct Sandbox {
     rules: Option<Rules>,
     filter: Option<Filter>,
     has_namespaces: bool,
-    /// Where workers without a root of their own are.
+    /// The directory of workers without a root of their own.
     directory: OwnedFd,
-    missing: Vec<Missing>,
+    missing: Vec<MissingLayer>,
 }
 
 impl Sandbox {
-    /// Prepares the sandbox that is asked for, with namespaces where not told otherwise. Whether it holds shows when a
-    /// worker is started in it.
+    /// Prepares a sandbox. Which of its layers hold shows when a worker is started in it. Copies the program into memory.
     ///
     /// # Errors
-    /// When the program can't be read, or this system can't give a layer that must be there.
+    /// When the program can't be read, or this system lacks a layer that must hold.
     pub fn prepare(program: &Path, settings: Settings) -> Result<Self, SandboxError> {
         let program = Program::load(program).map_err(SandboxError::Program)?;
         let is_off = settings.mode == Mode::Off;
-        let zone = spawn::time_zone(&settings);
+        let zone = prepare::time_zone(&settings);
         let files = match settings.mode {
             Mode::Off => Files::default(),
             Mode::Strict | Mode::Default => {
                 Files::of(&program, &zone, settings.huge_pages).map_err(SandboxError::Program)?
             }
         };
-        let layer = |layer| move |reason| SandboxError::Layer { layer, reason };
-        let rules = if is_off { None } else { Some(Rules::new(&files).map_err(layer(Layer::Landlock))?) };
+        let rules = if is_off { None } else { Some(Rules::new(&files).map_err(SandboxError::Landlock)?) };
         let policy = settings.policy.as_deref().unwrap_or(POLICY);
-        let filter = if is_off { None } else { Some(Filter::compile(policy).map_err(layer(Layer::Seccomp))?) };
+        let filter = if is_off { None } else { Some(Filter::compile(policy).map_err(SandboxError::Seccomp)?) };
         let mut missing = Vec::new();
         if is_off {
             for layer in [Layer::Privileges, Layer::Landlock, Layer::Seccomp, Layer::Namespaces] {
-                missing.push(Missing { layer, reason: "the sandbox is off".to_owned() });
+                missing.push(MissingLayer { layer, reason: "the sandbox is off".to_owned() });
             }
         }
         if settings.group.is_none() {
-            let reason = "no control group with a memory controller was delegated to us".to_owned();
-            missing.push(Missing { layer: Layer::Cgroup, reason });
+            let reason =
+                "no cgroup memory limit (needs `Delegate=memory pids`); the watchdog still limits memory".to_owned();
+            missing.push(MissingLayer { layer: Layer::Cgroup, reason });
         }
-        let directory = spawn::directory(&settings)
-            .map_err(|error| layer(Layer::Limits)(format!("failed to make an empty directory: {error}")))?;
+        let directory = prepare::directory(&settings).map_err(SandboxError::Directory)?;
         Ok(Self { settings, program, files, rules, filter, has_namespaces: !is_off, directory, missing })
     }
 
-    /// The same without namespaces.
+    /// The same sandbox without namespaces, and the reason for that.
     #[must_use]
     pub fn without_namespaces(mut self, reason: String) -> Self {
         self.has_namespaces = false;
-        self.missing.push(Missing { layer: Layer::Namespaces, reason });
+        self.missing.push(MissingLayer { layer: Layer::Namespaces, reason });
         self.missing.sort_by_key(|missing| missing.layer);
         self
     }
 
-    /// The `TZ` of what runs in it.
+    /// The `TZ` of its workers.
     #[must_use]
     pub fn time_zone(&self) -> OsString {
-        spawn::time_zone(&self.settings)
+        prepare::time_zone(&self.settings)
     }
 
-    /// How much was asked for.
+    /// The mode that was asked for.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.settings.mode
@@ -244,20 +238,19 @@ impl Sandbox {
         Layer::ALL.into_iter().filter(|layer| !is_missing(layer)).collect()
     }
 
-    /// Those that do not.
+    /// The layers that do not hold.
     #[must_use]
-    pub fn missing(&self) -> &[Missing] {
+    pub fn missing(&self) -> &[MissingLayer] {
         &self.missing
     }
 
-    /// Whether no worker can start another process, nor hand a descriptor to one: the built-in policy has no system call
-    /// for either.
+    /// Whether no worker can start another process, nor hand a descriptor to one: the built-in policy allows no system call for either.
     #[must_use]
     pub fn is_solitary(&self) -> bool {
         self.filter.is_some() && self.settings.policy.is_none()
     }
 
-    /// The program, and the sha256 of what will be run.
+    /// The path of the program, and the sha256 of the bytes that are run.
     #[must_use]
     pub fn program(&self) -> (&Path, crate::transcript::Hash256) {
         (&self.program.path, self.program.sha256)

@@ -1,8 +1,8 @@
-//! Layer 6: which system calls a worker may make. The policy is data, with a reason a line: `seccomp/x86_64.json` and
-//! `seccomp/aarch64.json`.
+//! Layer 6: the system calls that a worker may make.
 //!
-//! A call that is not on the list is held in the kernel until we, who are told of it, have killed the worker: so the
-//! operator learns which call it was. Where the kernel can't tell us, it kills the worker itself.
+//! Owns the policy, which is data with a reason a line (`seccomp/x86_64.json`, `seccomp/aarch64.json`), and the filters made from it. A
+//! call that is not on the list is held in the kernel, which tells us, until we have killed the worker: so the operator learns which
+//! call it was. A kernel that can't tell us kills the worker itself. It must never let a call pass that is not on the list.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -34,16 +34,17 @@ pub(super) const KEY: u64 = 0x7370_616e_6b65_7921;
 /// The policy as programs for the kernel.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
-    /// What is not allowed is told to us, and waits.
+    /// A call that is not allowed waits, and is told to us.
     pub(super) telling: Vec<libc::sock_filter>,
-    /// What is not allowed kills.
+    /// A call that is not allowed kills.
     pub(super) killing: Vec<libc::sock_filter>,
 }
 
 impl Filter {
-    /// From the text of a policy.
-    pub(super) fn compile(policy: &str) -> Result<Self, String> {
-        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
+    /// Makes the filters of a policy.
+    pub(super) fn compile(policy: &str) -> Result<Self, PolicyError> {
+        let arch = TargetArch::try_from(std::env::consts::ARCH)
+            .map_err(|error| PolicyError::Architecture(error.to_string()))?;
         let program = compile(policy, arch)?;
         let of = |program: &BpfProgram| {
             program
@@ -82,9 +83,23 @@ fn halves(number: u64) -> [u32; 2] {
     [(number >> 32) as u32, number as u32]
 }
 
-fn compile(policy: &str, arch: TargetArch) -> Result<BpfProgram, String> {
-    let mut programs = seccompiler::compile_from_json(policy.as_bytes(), arch).map_err(|error| error.to_string())?;
-    programs.remove(NAME).ok_or_else(|| format!("the policy has no filter {NAME:?}"))
+fn compile(policy: &str, arch: TargetArch) -> Result<BpfProgram, PolicyError> {
+    let mut programs = seccompiler::compile_from_json(policy.as_bytes(), arch)?;
+    programs.remove(NAME).ok_or(PolicyError::NoFilter)
+}
+
+/// Why a policy gives no filter.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// No filter can be made for this machine.
+    #[error("{0}")]
+    Architecture(String),
+    /// The text is no policy.
+    #[error(transparent)]
+    Policy(#[from] seccompiler::Error),
+    /// The policy is one for other programs.
+    #[error("the policy has no filter {NAME:?}")]
+    NoFilter,
 }
 
 /// A call that was not allowed.

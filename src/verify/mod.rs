@@ -98,8 +98,10 @@ impl<'a> SpanOnItsWay<'a> {
         if planned.is_local(context.survey) {
             return Err(links::local(context, planned));
         }
-        let options =
-            context.survey.options_of(&id.vat).map_err(|error| Verdict::Unverifiable(Unverifiable::Options(error)))?;
+        let options = context
+            .survey
+            .options_of(&id.vat)
+            .map_err(|fault| Verdict::Unverifiable(Unverifiable::Options(fault.to_string())))?;
         let (text, origin) = context.record.items(&planned.row)?;
         self.report.items_from = Some(origin);
         let items = text.parse()?;
