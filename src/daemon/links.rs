@@ -4,7 +4,6 @@
 //! name the same, from wherever the replay had it. A record that does not was edited or damaged, however well each of its
 //! spans replays by itself.
 
-use super::replayer::RETRY;
 use super::shared::Shared;
 use crate::kernel_db::SpanRow;
 use crate::store::{Alarm, AlarmKind};
@@ -22,17 +21,7 @@ pub(super) fn weigh(shared: &Shared, row: &SpanRow, report: &mut SpanReport) {
     ];
     for (item, position, image) in named {
         let Some((position, image)) = position.zip(image) else { continue };
-        let known = loop {
-            match shared.store.link(row, position, image) {
-                Ok(known) => break known,
-                // Held, as a verdict is, until the store can be written.
-                Err(error) => shared.store_failed(&error),
-            }
-            if shared.is_stopping() {
-                return;
-            }
-            std::thread::sleep(RETRY);
-        };
+        let Some(known) = shared.persist(|| shared.store.link(row, position, image)) else { return };
         let Some(known) = known else { continue };
         let what = format!("{item} names the image {image}, and {known} was seen for position {position} before");
         let yields = match &report.verdict {

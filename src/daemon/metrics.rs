@@ -12,23 +12,13 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::pause::PauseReason;
+use super::view::{LookResult, LookSource, NodeEvent, NodeState};
 use crate::audit::ContradictionKind;
 use crate::evidence::EvidenceError;
 use crate::sandbox::Layer;
+use crate::store::SpanSource;
 use crate::verdict::{Failure, FindingKind, HeapLikeness, Unverifiable, VerdictKind};
-
-/// What the node's database is like.
-pub const NODE_STATES: [&str; 5] = ["running", "stopped", "crashed", "missing", "unreadable"];
-/// What can happen to it.
-pub const NODE_EVENTS: [&str; 5] = ["started", "stopped", "replaced", "moved_backwards", "vat_terminated"];
-/// What can make a look happen.
-pub const LOOK_SOURCES: [&str; 2] = ["poll", "file_event"];
-/// What a look can find.
-pub const LOOK_FINDS: [&str; 2] = ["nothing", "change"];
-/// Why nothing new is begun.
-pub const PAUSE_REASONS: [&str; 2] = ["memory", "disk"];
-/// Where spans come from.
-pub const SOURCES: [&str; 2] = ["live", "history"];
 
 /// All series. The help text of each is in [`Metrics::new`].
 #[derive(Debug)]
@@ -144,8 +134,8 @@ impl Metrics {
             Maker::opts("looks_total", "Looks at the node's database, by what made them happen and what they found."),
             &["source", "found"],
         ));
-        for source in LOOK_SOURCES {
-            for found in LOOK_FINDS {
+        for source in LookSource::ALL.map(LookSource::label) {
+            for found in LookResult::LABELS {
                 looks.with_label_values(&[source, found]);
             }
         }
@@ -214,7 +204,7 @@ impl Metrics {
             deliveries: make.counter("deliveries_total", "Deliveries that were replayed and compared."),
             syscalls: make.counter("syscalls_total", "Syscalls that were replayed and compared."),
             snapshot_hashes: make.counter("snapshot_hashes_total", "Heap snapshot hashes that were compared."),
-            backlog_spans: make.gauges("backlog_spans", "Closed spans that wait for a verdict.", "source", &SOURCES),
+            backlog_spans: make.gauges("backlog_spans", "Closed spans that wait for a verdict.", "source", &SpanSource::ALL.map(SpanSource::label)),
             backlog_oldest_age_seconds: make.float(
                 "backlog_oldest_age_seconds",
                 "How long the oldest live span has been waiting for a verdict; 0 if none is.",
@@ -231,7 +221,7 @@ impl Metrics {
                 "node_state",
                 "1 for what the node's database is like now, 0 for the rest.",
                 "state",
-                &NODE_STATES,
+                &NodeState::ALL.map(NodeState::label),
             ),
             node_block_height: make.gauge("node_block_height", "The block height that the node has committed."),
             node_wal_bytes: make.gauge("node_wal_bytes", "Size of the -wal file beside the node's database."),
@@ -239,7 +229,7 @@ impl Metrics {
                 "node_events_total",
                 "What happened to the node and its database.",
                 "event",
-                &NODE_EVENTS,
+                &NodeEvent::ALL.map(NodeEvent::label),
             ),
             looks,
             http_connections_dropped: make.counter(
@@ -289,7 +279,7 @@ impl Metrics {
                 &EvidenceError::LABELS,
             ),
             state_errors: make.counter("state_errors_total", "Writes and reads of the daemon's own store that failed."),
-            paused: make.gauges("paused", "1 while nothing new is begun for this reason.", "reason", &PAUSE_REASONS),
+            paused: make.gauges("paused", "1 while nothing new is begun for this reason.", "reason", &PauseReason::ALL.map(PauseReason::label)),
             registry: make.0,
         }
     }
@@ -352,9 +342,9 @@ impl Metrics {
     }
 
     /// Sets the one state that holds, of those of a gauge with one label.
-    pub fn set_node_state(&self, state: &str) {
-        for known in NODE_STATES {
-            self.node_state.with_label_values(&[known]).set(i64::from(known == state));
+    pub fn set_node_state(&self, state: NodeState) {
+        for known in NodeState::ALL {
+            self.node_state.with_label_values(&[known.label()]).set(i64::from(known == state));
         }
     }
 

@@ -5,18 +5,25 @@
 //! [`Shared`]; what is to be done goes from the one to the others by way of the [`crate::store`], never through memory, so
 //! that a kill at any moment costs nothing but the replays that were under way.
 
+mod alarms;
+mod complaints;
 pub mod config;
-pub(crate) mod http;
+mod gauges;
+mod http;
 mod job;
 mod links;
 mod look;
-pub(crate) mod metrics;
+mod metrics;
 pub(crate) mod neighbour;
 mod outcome;
+mod pause;
 mod reach;
 mod replayer;
 mod shared;
+mod view;
 mod watch;
+mod work;
+mod worker;
 
 use std::ffi::OsString;
 use std::io;
@@ -31,13 +38,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::evidence::{EvidenceError, Keeper};
 use crate::files::process;
 use crate::kernel_db::KernelDb;
-use crate::replay::{Limits, LocateError, Named, Protection, WorkerProgram};
+use crate::replay::{LocateError, Named, Protection, WorkerProgram};
 use crate::sandbox::{Group, MissingLayer, Mode, Settings};
 use crate::store::{Store, StoreError};
 use crate::visible::visible;
 
-use config::{Config, Origin};
-pub use shared::Shared;
+use complaints::Subject;
+use config::Config;
+use shared::Shared;
 
 /// How often the machine is looked at, the gauges are set and the watchdog is fed.
 const TICK: Duration = Duration::from_secs(1);
@@ -81,7 +89,7 @@ pub enum DaemonError {
 /// When it can't start.
 pub fn run(config: Config) -> Result<(), DaemonError> {
     let db = KernelDb::beside_a_node(&config.node.database);
-    let named = Named { not_in: db.path().parent().map(Path::to_path_buf), ..named(&config.worker) };
+    let named = Named { not_in: db.path().parent().map(Path::to_path_buf), ..worker::named(&config.worker) };
     let settings = Settings {
         mode: config.worker.sandbox,
         user: Some(config.worker.user),
@@ -91,7 +99,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         // A guest takes memory as it comes.
         huge_pages: false,
     };
-    let programs = WorkerProgram::find(&named, &settings, &limits(&config.worker))?;
+    let programs = WorkerProgram::find(&named, &settings, &worker::limits(&config.worker))?;
     let store = Arc::new(Store::open(&config.state.dir)?);
     let evidence = match config.evidence.max_bytes {
         0 => None,
@@ -123,7 +131,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
         true => None,
         false => Some(signal(SignalKind::hangup())?),
     };
-    for refusal in neighbour::stand_back(&shared.config.neighbour) {
+    for refusal in neighbour::lower_priorities(&shared.config.neighbour) {
         tracing::warn!("{refusal}");
     }
     tell_archives(shared);
@@ -162,9 +170,9 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
             () = hung_up(&mut hangup) => break,
             _ = tick.tick() => {}
         }
-        shared.look_at_the_machine();
+        shared.update_pauses();
         shared.refresh_gauges();
-        if shared.since_last_round() < LOOK_SILENCE_MAX {
+        if shared.view.silence() < LOOK_SILENCE_MAX {
             tell_system(&[sd_notify::NotifyState::Watchdog]);
         }
         if summarized.elapsed() >= shared.config.log.summary_interval {
@@ -195,9 +203,11 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
 fn tell_archives(shared: &Shared) {
     let doubts = shared.record.archives.doubts();
     for doubt in &doubts {
-        shared.complain("archive", &format!("{doubt} (node.transcript_archive, node.snapshot_archive)"));
+        shared
+            .complaints
+            .complain(Subject::Archive, &format!("{doubt} (node.transcript_archive, node.snapshot_archive)"));
     }
-    if doubts.is_empty() && shared.is_well_again("archive") {
+    if doubts.is_empty() && shared.complaints.end(Subject::Archive) {
         tracing::info!("the archive directories can be read");
     }
 }
@@ -219,16 +229,16 @@ async fn stop(
 ) {
     let grace = shared.config.neighbour.shutdown_grace;
     let deadline = Instant::now() + grace;
-    shared.stop();
-    tracing::info!(running = shared.running(), ?grace, "stopping");
-    while shared.running() > 0 && Instant::now() < deadline {
+    shared.work.stop();
+    tracing::info!(running = shared.work.running(), ?grace, "stopping");
+    while shared.work.running() > 0 && Instant::now() < deadline {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
         }
     }
-    let left = shared.running();
+    let left = shared.work.running();
     tracing::info!(interrupted = left, "{}", shared.summary());
 }
 
@@ -243,30 +253,6 @@ fn tell_sandbox(sandbox: &Protection) {
     }
     for MissingLayer { layer, reason } in &sandbox.missing {
         tracing::info!(layer = layer.label(), "the sandbox lacks {}: {reason}", layer.label());
-    }
-}
-
-/// The worker that the configuration names, by whose word.
-fn named(worker: &config::Worker) -> Named {
-    let path = worker.path.clone();
-    match worker.path_origin {
-        Origin::Flag => Named { by_option: path.into_iter().collect(), ..Named::default() },
-        Origin::Environment(_) => Named { by_variable: path, ..Named::default() },
-        Origin::File(_) | Origin::Default => Named { by_file: path, ..Named::default() },
-    }
-}
-
-/// What workers are held to.
-fn limits(worker: &config::Worker) -> Limits {
-    Limits {
-        stall_max: worker.stall_max,
-        delivery_cpu_max: worker.delivery_cpu_max,
-        span_cpu_max: worker.span_cpu_max,
-        delivery_max: worker.delivery_wall_max,
-        span_max: worker.span_wall_max,
-        resident_max: worker.memory_max,
-        stack: worker.stack,
-        ..Limits::default()
     }
 }
 

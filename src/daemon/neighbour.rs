@@ -14,7 +14,7 @@ use crate::schedule::batch_scheduling;
 
 /// Takes the low priorities that are configured, for this thread and all that it starts. What was refused, a sentence each.
 #[must_use]
-pub fn stand_back(config: &Neighbour) -> Vec<String> {
+pub fn lower_priorities(config: &Neighbour) -> Vec<String> {
     let mut refused = Vec::new();
     let mut note = |what: &str, result: io::Result<()>| {
         if let Err(error) = result {
@@ -123,7 +123,7 @@ mod tests {
                 min_available_memory: 0,
                 shutdown_grace: Default::default(),
             };
-            assert_eq!(stand_back(&config), Vec::<String>::new());
+            assert_eq!(lower_priorities(&config), Vec::<String>::new());
             let out = std::process::Command::new("/bin/sh")
                 .args(["-c", "cut -d' ' -f19,41 /proc/self/stat; grep Cpus_allowed_list /proc/self/status"])
                 .output()

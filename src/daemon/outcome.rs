@@ -2,7 +2,7 @@
 
 use crate::report::json;
 use crate::span::{SpanBegins, SpanEnds};
-use crate::store::{Job, Outcome, Source};
+use crate::store::{Job, Outcome, SpanSource};
 use crate::verdict::{Unverifiable, Verdict};
 use crate::verify::SpanReport;
 
@@ -24,7 +24,7 @@ pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Ou
         seen_to: partial.map(|partial| partial.seen_to),
         unseen: partial.map_or(0, |partial| partial.end - partial.seen_to),
         is_damage: report.verdict.is_damage(),
-        is_missed: job.source == Source::Live && is_missed(report),
+        is_missed: job.source == SpanSource::Live && is_missed(report),
         base: report.base.label(),
         detail: json::span(report),
         replay_seconds: report.took.as_secs_f64(),

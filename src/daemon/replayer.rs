@@ -7,22 +7,25 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::alarms::WHAT_TO_DO;
+use super::complaints::Subject;
 use super::job::{Surroundings, is_still_there, prepare};
 use super::links;
-use super::look::Keeper;
 use super::outcome::{may_be_owed_to_vanishing, outcome};
-use super::shared::{Claim, Shared, WHAT_TO_DO};
+use super::shared::{RETRY, Shared};
+use super::view::KeptBy;
+use super::work::Claim;
 use crate::daemon::config::CaptureWhen;
 use crate::daemon::metrics::observe;
 use crate::judge::Court;
 use crate::kernel_db::DbError;
 use crate::plan::{Base, PlannedSpan};
-use crate::store::{Job, Outcome, Source, StoreError, now};
+use crate::store::{Job, Outcome, SpanSource, StoreError, now};
 use crate::transcript::SpanId;
 use crate::verdict::{Divergence, Failure, Unverifiable, Verdict, VerdictKind};
 use crate::verify::{Chain, Context, Handover, SpanReport};
@@ -33,8 +36,6 @@ const PAUSES: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3_600.0];
 const PAUSE_FOR_ALL: f64 = 15.0;
 /// How many spans of the history that follow one another are replayed in one go, image handed to image.
 const RUN_SPANS_MAX: usize = 16;
-/// How long to wait before something that failed is tried again: a verdict that could not be written, a node that is away.
-pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// Starts the threads.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
@@ -98,7 +99,7 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
             keep_image(shared, planned, next, chain.left());
             judge(shared, &jobs, planned, &mut report);
             judged.insert(&planned.row.id);
-            if shared.is_stopping() {
+            if shared.work.is_stopping() {
                 return;
             }
         }
@@ -116,7 +117,7 @@ fn await_node(error: &DbError) {
 
 /// Takes the spans of the history that follow, where a chain of them saves the making of images.
 fn follow(shared: &Shared, jobs: &mut Vec<Job>, claim: &mut Claim<'_>) {
-    while let Some(last) = jobs.last().filter(|last| last.source == Source::History && jobs.len() < RUN_SPANS_MAX) {
+    while let Some(last) = jobs.last().filter(|last| last.source == SpanSource::History && jobs.len() < RUN_SPANS_MAX) {
         match shared.store.job_after(&last.row.id) {
             Ok(Some(next)) if claim.add(next.id) => jobs.push(next),
             Ok(_) => return,
@@ -146,18 +147,7 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut Span
     links::weigh(shared, &job.row, report);
     report.conclude();
     let outcome = outcome(report, &job, &shared.programs[0].sha256);
-    let is_first = loop {
-        match shared.store.finish(job.id, &report.id, &outcome) {
-            Ok(is_first) => break is_first,
-            // The verdict is held until it can be written: after a kill the span is due again.
-            Err(error) => shared.store_failed(&error),
-        }
-        if shared.is_stopping() {
-            return;
-        }
-        std::thread::sleep(RETRY);
-    };
-    if !is_first {
+    if shared.persist(|| shared.store.finish(job.id, &report.id, &outcome)) != Some(true) {
         return;
     }
     for (name, label, value) in [
@@ -189,7 +179,7 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut Span
         #[expect(clippy::cast_precision_loss, reason = "an image has far less than 2^52 bytes")]
         metrics.snapshot_bytes.observe(bytes as f64);
     }
-    if job.source == Source::Live {
+    if job.source == SpanSource::Live {
         metrics.verdict_delay_seconds.observe((now() - job.noticed_at - outcome.replay_seconds).max(0.0));
     }
     if matches!(outcome.verdict, "verified" | "partial") {
@@ -217,7 +207,9 @@ fn tell_evidence(shared: &Shared, report: &SpanReport) {
         }
         Some(Err(error)) => {
             shared.metrics.evidence_failures.with_label_values(&[error.label()]).inc();
-            shared.complain("evidence", &format!("no evidence of {} could be kept: {error}", report.id));
+            shared
+                .complaints
+                .complain(Subject::Evidence, &format!("no evidence of {} could be kept: {error}", report.id));
         }
         None => {}
     }
@@ -225,7 +217,7 @@ fn tell_evidence(shared: &Shared, report: &SpanReport) {
 
 /// One line a verdict, as loud as it deserves. What can't be verified of a long history is counted, and told only to who
 /// asks for it.
-fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, source: Source) {
+fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, source: SpanSource) {
     let SpanId { vat, start, end } = &report.id;
     let name = report.name.as_deref().unwrap_or("-");
     let (verdict, explanation) = (report.verdict.label(), explanation.unwrap_or(""));
@@ -279,7 +271,7 @@ fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, sourc
         Verdict::Unverifiable(reason) if outcome.is_missed => {
             tracing::warn!(%vat, name, start, end, reason = reason.label(), "missed span [{start}, {end}) of {vat}: {explanation}");
         }
-        Verdict::Unverifiable(reason) if source == Source::Live => {
+        Verdict::Unverifiable(reason) if source == SpanSource::Live => {
             tracing::warn!(%vat, name, start, end, reason = reason.label(), "span [{start}, {end}) of {vat} can't be verified: {explanation}");
         }
         Verdict::Verified | Verdict::Partial(_) | Verdict::Unverifiable(_) | Verdict::NotApplicable(_) => {
@@ -313,7 +305,7 @@ fn keep_image(shared: &Shared, planned: &PlannedSpan, next: Option<&PlannedSpan>
     let is_wanted = match shared.config.capture.images {
         CaptureWhen::Never => false,
         CaptureWhen::Always => true,
-        CaptureWhen::Auto => shared.view().retention.images == Some(Keeper::Nobody),
+        CaptureWhen::Auto => shared.view.get().retention.images == Some(KeptBy::Nobody),
     };
     let is_handed_on = next.is_some_and(|next| next.base == Base::Chained);
     let Some(image) =

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::look::Looker;
+use super::complaints::Subject;
+use super::look::Tracker;
 use super::shared::Shared;
+use super::view::LookSource;
 
 /// After the last event: when to look, in milliseconds, each counted from the look before.
 const SERIES: [u64; 9] = [1, 1, 3, 5, 10, 30, 50, 100, 100];
@@ -25,28 +27,12 @@ const CALM: Duration = Duration::from_millis(5);
 /// How often a file watch that could not be set up is tried again.
 const REWATCH: Duration = Duration::from_secs(10);
 
-/// What made a look happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LookSource {
-    Poll,
-    FileEvent,
-}
-
-impl LookSource {
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Poll => "poll",
-            Self::FileEvent => "file_event",
-        }
-    }
-}
-
 /// Starts the thread that looks.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new().name("look".to_owned()).spawn(move || {
         // A verifier that does not look any more must not seem to be alive.
-        if catch_unwind(AssertUnwindSafe(|| Rounds::new(&shared).run())).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| LookLoop::new(&shared).run())).is_err() {
             tracing::error!(
                 "the thread that looks at the database has a bug, and without it nothing is verified: ending"
             );
@@ -56,9 +42,9 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-struct Rounds<'a> {
+struct LookLoop<'a> {
     shared: &'a Shared,
-    looker: Looker<'a>,
+    tracker: Tracker<'a>,
     events: Receiver<()>,
     sender: SyncSender<()>,
     /// The directory under watch, its inode, and what watches it.
@@ -66,23 +52,23 @@ struct Rounds<'a> {
     watch_tried: Option<Instant>,
 }
 
-impl<'a> Rounds<'a> {
+impl<'a> LookLoop<'a> {
     fn new(shared: &'a Arc<Shared>) -> Self {
         // One event is as good as many: whoever looks sees all that is there.
         let (sender, events) = sync_channel(1);
-        Self { shared, looker: Looker::new(shared), events, sender, watcher: None, watch_tried: None }
+        Self { shared, tracker: Tracker::new(shared), events, sender, watcher: None, watch_tried: None }
     }
 
     fn run(mut self) {
         let poll = self.shared.config.watch.poll_interval;
         let mut next_poll = Instant::now();
-        while !self.shared.is_stopping() {
-            self.shared.came_round();
+        while !self.shared.work.is_stopping() {
+            self.shared.view.note_alive();
             self.keep_watching();
             let now = Instant::now();
             if now >= next_poll {
                 next_poll = now + poll;
-                if self.looker.look(LookSource::Poll).is_unfinished {
+                if self.tracker.look(LookSource::Poll).is_unfinished {
                     next_poll = now;
                 }
                 continue;
@@ -98,7 +84,7 @@ impl<'a> Rounds<'a> {
     fn after_event(&mut self, until: Instant) {
         self.shared.metrics.file_events.inc();
         let mut step = 0;
-        while step < SERIES.len() && Instant::now() < until && !self.shared.is_stopping() {
+        while step < SERIES.len() && Instant::now() < until && !self.shared.work.is_stopping() {
             match self.events.recv_timeout(Duration::from_millis(SERIES[step])) {
                 // The burst goes on: what it is about can't be visible yet.
                 Ok(()) => {
@@ -109,13 +95,13 @@ impl<'a> Rounds<'a> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             step += 1;
-            if !self.looker.is_commit_new() {
+            if !self.tracker.is_commit_new() {
                 continue;
             }
-            let mut found = self.looker.look(LookSource::FileEvent);
+            let mut found = self.tracker.look(LookSource::FileEvent);
             if found.is_changed {
-                while found.is_unfinished && !self.shared.is_stopping() {
-                    found = self.looker.look(LookSource::FileEvent);
+                while found.is_unfinished && !self.shared.work.is_stopping() {
+                    found = self.tracker.look(LookSource::FileEvent);
                 }
                 return;
             }
@@ -142,7 +128,7 @@ impl<'a> Rounds<'a> {
         match watcher(&directory, self.sender.clone()) {
             Ok(watcher) => {
                 self.watcher = Some((directory, inode, watcher));
-                if self.shared.is_well_again("file events") {
+                if self.shared.complaints.end(Subject::FileEvents) {
                     tracing::info!("file events come again");
                 }
             }
@@ -159,7 +145,7 @@ impl<'a> Rounds<'a> {
                     directory.display(),
                     self.shared.config.watch.poll_interval
                 );
-                self.shared.complain("file events", &text);
+                self.shared.complaints.complain(Subject::FileEvents, &text);
             }
         }
     }

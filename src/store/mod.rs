@@ -25,7 +25,7 @@ use rusqlite::{Connection, OpenFlags, Row, Transaction};
 pub use alarms::{Acknowledged, Alarm, AlarmKind};
 pub use captures::CaptureRow;
 pub use memory::{Rechecked, SeenImage, SeenSpan};
-pub use queue::{Job, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source};
+pub use queue::{Job, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, SpanSource};
 pub use verdicts::{Outcome, VerdictFilter, VerdictRow};
 
 use crate::files::own::{self, Existing, OwnError};
@@ -553,7 +553,7 @@ mod tests {
     fn with_spans(store: &Store, vat: &str, count: u64) -> Vec<SpanId> {
         let ids: Vec<SpanId> =
             (0..count).map(|n| SpanId { vat: VatId::new(vat), start: n * 10, end: n * 10 + 10 }).collect();
-        let closed = ids.iter().map(|id| NotedSpan { row: row(id), source: Source::Live, image: None }).collect();
+        let closed = ids.iter().map(|id| NotedSpan { row: row(id), source: SpanSource::Live, image: None }).collect();
         let vat = KnownVat {
             vat: VatId::new(vat),
             cursor: count * 10,

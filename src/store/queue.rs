@@ -9,17 +9,20 @@ use super::{Store, StoreError, hash, memory, now, signed, span_id, unsigned};
 use crate::kernel_db::{Identity, Pulse, SpanRow, VatOptions, WorkerType};
 use crate::transcript::{Hash256, Position, SpanId, VatId};
 
-/// Where a span came from.
+/// The source of a span: the time when it closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum SpanSource {
     /// It closed while the daemon was in charge.
     Live,
     /// It had closed before.
     History,
 }
 
-impl Source {
-    /// One word.
+impl SpanSource {
+    /// All sources.
+    pub const ALL: [Self; 2] = [Self::Live, Self::History];
+
+    /// The label, as in JSON, metrics and the store.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -72,7 +75,7 @@ pub struct NotedSpan {
     /// Its row.
     pub row: SpanRow,
     /// Where it came from.
-    pub source: Source,
+    pub source: SpanSource,
     /// The hash in the row of `snapshots` at its end, if there is one.
     pub image: Option<Hash256>,
 }
@@ -109,7 +112,7 @@ pub struct Job {
     /// Its row as it was when it closed.
     pub row: SpanRow,
     /// Where it came from.
-    pub source: Source,
+    pub source: SpanSource,
     /// When its closing was noticed, in seconds since 1970.
     pub noticed_at: f64,
     /// How often it was tried in vain.
@@ -219,7 +222,7 @@ impl Store {
     /// When the store can't be read.
     pub fn next_job(&self, running: &HashSet<i64>, busy: &HashSet<VatId>) -> Result<Option<Job>, StoreError> {
         self.with("read what is due", |db| {
-            for (source, order) in [(Source::Live, "DESC"), (Source::History, "ASC")] {
+            for (source, order) in [(SpanSource::Live, "DESC"), (SpanSource::History, "ASC")] {
                 let mut statement = db.prepare_cached(&format!(
                     "SELECT {JOB_COLUMNS} FROM spans \
                      WHERE verdict IS NULL AND source = ? AND not_before <= ? ORDER BY id {order}"
@@ -228,7 +231,7 @@ impl Store {
                 while let Some(row) = rows.next()? {
                     let job = job(row)?;
                     let is_taken =
-                        running.contains(&job.id) || (source == Source::History && busy.contains(&job.row.id.vat));
+                        running.contains(&job.id) || (source == SpanSource::History && busy.contains(&job.row.id.vat));
                     if !is_taken {
                         return Ok(Some(job));
                     }
@@ -328,7 +331,7 @@ impl Store {
             )?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                if row.get_ref(0)?.as_str()? == Source::Live.label() {
+                if row.get_ref(0)?.as_str()? == SpanSource::Live.label() {
                     (backlog.live, backlog.oldest_noticed_at) = (unsigned(row, 1)?, row.get(2)?);
                 } else {
                     backlog.history = unsigned(row, 1)?;
@@ -378,7 +381,8 @@ fn put_span(db: &Transaction<'_>, NotedSpan { row, source, image }: &NotedSpan) 
 }
 
 fn job(row: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
-    let source = if row.get_ref(6)?.as_str()? == Source::Live.label() { Source::Live } else { Source::History };
+    let source =
+        if row.get_ref(6)?.as_str()? == SpanSource::Live.label() { SpanSource::Live } else { SpanSource::History };
     // A row whose hash was none when it closed: the verdict will say so.
     let hash = hash(row, 4).unwrap_or(None);
     Ok(Job {

@@ -318,12 +318,12 @@ fn nothing_is_begun_while_the_machine_is_short_of_something() {
         let setup = bench.setup("ok").set(setting);
         let daemon = setup.start();
         daemon.wait_for_block(1);
-        daemon.wait_for_log(&format!("paused, as {reason} is short"));
+        daemon.wait_for_log(&format!("replays paused: {reason} low"));
         bench.close("v1");
         daemon.wait_for("a span that waits", |daemon| daemon.metric("spanwatch_backlog_spans{source=\"live\"}") == 1.0);
         assert_eq!(daemon.metric(&format!("spanwatch_paused{{reason=\"{reason}\"}}")), 1.0);
         let (status, body) = daemon.get("/readyz");
-        assert!(status == 503 && body.contains(&format!("paused for want of {reason}")), "{body}");
+        assert!(status == 503 && body.contains(&format!("replays paused: {reason} low")), "{body}");
         assert_eq!(daemon.stop(), Some(0));
         // With enough of it, what was noted is done.
         let daemon = bench.setup("ok").start();

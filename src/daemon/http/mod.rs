@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::daemon::Shared;
+use super::pause::PauseReason;
+use super::shared::Shared;
 use crate::store::{StoreError, VerdictFilter, VerdictRow, now};
 use connections::connections_max;
 
@@ -72,18 +73,19 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCode
 
 /// How many reasons there are not to be ready, and the answer.
 fn readiness(shared: &Shared) -> Result<(usize, Value), StoreError> {
-    let view = shared.view();
+    let view = shared.view.get();
     let backlog = shared.store.backlog()?;
     let mut reasons = Vec::new();
     let look_age = view.last_look_at.map(|at| now() - at);
     let age_max = (shared.config.watch.poll_interval.as_secs_f64() * LOOKS_MISSED_MAX).max(LOOK_AGE_MAX_SECONDS);
     if look_age.is_none_or(|age| age > age_max) {
-        reasons.push(format!("the database is not readable: {}", view.problem.as_deref().unwrap_or(view.state)));
+        reasons
+            .push(format!("the database is not readable: {}", view.problem.as_deref().unwrap_or(view.state.label())));
     }
     if backlog.live > shared.config.schedule.backlog_max {
         reasons.push(format!("{} spans wait for a verdict", backlog.live));
     }
-    reasons.extend(shared.pauses().iter().map(|reason| format!("paused for want of {reason}")));
+    reasons.extend(shared.pauses.reasons().into_iter().map(|reason| reason.text().to_owned()));
     let verified: serde_json::Map<String, Value> = shared
         .store
         .last_verified_positions()?
@@ -121,12 +123,12 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, StatusCod
             }
             Ok(json!({
                 "spanwatch": env!("CARGO_PKG_VERSION"),
-                "node": shared.view(),
+                "node": shared.view.get(),
                 "worker": &shared.programs[0],
                 "sandbox_layers": shared.sandbox_layers(),
                 "sandbox_missing": shared.programs[0].protection.missing,
-                "paused": shared.pauses(),
-                "running": shared.running(),
+                "paused": shared.pauses.reasons().into_iter().map(PauseReason::label).collect::<Vec<_>>(),
+                "running": shared.work.running(),
                 "backlog": {
                     "live": backlog.live,
                     "history": backlog.history,

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::{LookError, Looker, VatNews};
+use super::{LookError, Tracker, VatNews};
+use crate::daemon::complaints::Subject;
 use crate::daemon::metrics::observe;
 use crate::kernel_db::SpanRow;
 use crate::record::image::Image;
@@ -17,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(60);
 /// An image that does not have its hash is read again after this time: the node deletes it when the span closes.
 const RETRY_DAMAGED: Duration = Duration::from_secs(5);
 
-impl Looker<'_> {
+impl Tracker<'_> {
     /// Whether a copy failed a moment ago.
     pub(super) fn is_refused(&self, refused: &HashMap<VatId, Instant>, vat: &VatId) -> bool {
         refused.get(vat).is_some_and(|at| Instant::now() < *at)
@@ -74,7 +75,7 @@ impl Looker<'_> {
                     let start = row.id.start;
                     let text =
                         format!("the items of the open span of {vat} from position {start} on do not have its hash");
-                    self.shared.complain("capture", &text);
+                    self.shared.complaints.complain(Subject::Capture, &text);
                 } else {
                     // Copied before the database moved backwards: from the start again at once.
                     is_cut = true;
@@ -138,7 +139,7 @@ impl Looker<'_> {
                 let text = format!(
                     "the image of {vat} at position {position}, from which its open span starts, is damaged, and is not copied: {error}"
                 );
-                self.shared.complain("capture", &text);
+                self.shared.complaints.complain(Subject::Capture, &text);
                 continue;
             }
             let max_bytes = self.shared.config.capture.max_bytes;
@@ -162,7 +163,7 @@ impl Looker<'_> {
             Err(StoreError::CaptureFull { .. }) => {
                 self.shared.metrics.capture_failures.inc();
                 // Without the numbers, or each would be another complaint.
-                self.shared.complain("capture", "capture.max_bytes is reached, and all that is captured is still needed: spans will be missed; raise it");
+                self.shared.complaints.complain(Subject::Capture, "capture.max_bytes is reached, and all that is captured is still needed: spans will be missed; raise it");
                 Ok(false)
             }
             Err(error) => {

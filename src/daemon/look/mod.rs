@@ -15,19 +15,19 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::complaints::Subject;
 use super::shared::Shared;
-use super::watch::LookSource;
+use super::view::{LookResult, LookSource, NodeEvent};
 use crate::daemon::config::Since;
 use crate::daemon::metrics::observe;
 use crate::kernel_db::{
     Access, ClosedSpans, CommitMark, DbError, Head, Identity, Kept, NewItems, Pulse, Reader, SnapshotRow, SpanRow,
     VatOptions, WorkerType,
 };
-use crate::store::{Alarm, CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, Source, StoreError};
+use crate::store::{Alarm, CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, SpanSource, StoreError};
 use crate::transcript::{Hash256, Position, VatId};
 use node::Change;
 use recheck::{Batch, Round, Trust};
-pub use retention::{Keeper, Retention};
 
 /// No more closed spans of one vat are noted in one look.
 const CLOSED_SPANS_MAX: u32 = 500;
@@ -37,15 +37,6 @@ const ITEM_BYTES_MAX: usize = 16 << 20;
 const HISTORY_SPANS: u32 = 32;
 /// So far back is looked for where a history became another one.
 const REWRITTEN_SPANS_MAX: u32 = 10_000;
-
-/// What a look found.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Found {
-    /// Something is new.
-    pub(super) is_changed: bool,
-    /// There is more than one look takes: another should follow.
-    pub(super) is_unfinished: bool,
-}
 
 /// How the history comes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +49,7 @@ enum History {
     Waiting,
 }
 
-pub(super) struct Looker<'a> {
+pub(super) struct Tracker<'a> {
     shared: &'a Shared,
     vats: HashMap<VatId, KnownVat>,
     seen: Option<NodeSeen>,
@@ -142,9 +133,9 @@ enum Telling {
     Restored(VatId, Position),
 }
 
-impl<'a> Looker<'a> {
+impl<'a> Tracker<'a> {
     pub(super) fn new(shared: &'a Arc<Shared>) -> Self {
-        let mut looker = Self {
+        let mut tracker = Self {
             shared,
             vats: HashMap::new(),
             seen: None,
@@ -161,10 +152,10 @@ impl<'a> Looker<'a> {
             commit_mark: None,
             is_retention_told: false,
         };
-        if let Err(error) = looker.recall() {
+        if let Err(error) = tracker.recall() {
             shared.store_failed(&error);
         }
-        looker
+        tracker
     }
 
     /// Takes up where an earlier process left off.
@@ -192,14 +183,14 @@ impl<'a> Looker<'a> {
     }
 
     /// Looks once.
-    pub(super) fn look(&mut self, source: LookSource) -> Found {
+    pub(super) fn look(&mut self, source: LookSource) -> LookResult {
         // Taken before: what is committed while we read is looked at again.
         self.commit_mark = self.shared.record.db.commit_mark();
         let found = match self.try_look(source) {
             Ok(found) => found,
             Err(LookError::Database(error)) => {
                 self.unreadable(&error);
-                Found::default()
+                LookResult::default()
             }
             Err(LookError::Store(error)) => {
                 self.shared.store_failed(&error);
@@ -207,15 +198,14 @@ impl<'a> Looker<'a> {
                 if let Err(error) = self.recall() {
                     self.shared.store_failed(&error);
                 }
-                Found::default()
+                LookResult::default()
             }
         };
-        let label = if found.is_changed { "change" } else { "nothing" };
-        self.shared.metrics.looks.with_label_values(&[source.label(), label]).inc();
+        self.shared.metrics.looks.with_label_values(&[source.label(), found.label()]).inc();
         found
     }
 
-    fn try_look(&mut self, source: LookSource) -> Result<Found, LookError> {
+    fn try_look(&mut self, source: LookSource) -> Result<LookResult, LookError> {
         let identity = self.shared.record.db.identity()?;
         let began = Instant::now();
         let mut news = self.shared.record.db.read(|reader| self.read(reader, identity, source))?;
@@ -225,7 +215,7 @@ impl<'a> Looker<'a> {
         let again = news.again.take().transpose()?;
         let Some(vats) = news.vats.take() else {
             again.map_or(Ok(()), |batch| self.recheck(batch))?;
-            return Ok(Found::default());
+            return Ok(LookResult::default());
         };
         let change = self.compare_with_last(identity, &news.pulse);
         self.learn_retention(&vats);
@@ -234,7 +224,7 @@ impl<'a> Looker<'a> {
         let new = self.shared.store.note(&noted)?;
         // Whatever fails from here on is made up for at the next look.
         self.is_unfinished = true;
-        if self.shared.is_well_again("store") {
+        if self.shared.complaints.end(Subject::Store) {
             tracing::info!("the store can be written again");
         }
         let is_changed = self.seen.as_ref() != Some(&noted.node);
@@ -264,7 +254,7 @@ impl<'a> Looker<'a> {
         tellings.into_iter().for_each(|telling| self.tell(telling));
         self.shared.tell_alarms(&new.alarms);
         if new.spans > 0 {
-            self.shared.wake_workers();
+            self.shared.work.wake();
         }
         if let Some(batch) = again {
             self.recheck(batch)?;
@@ -277,8 +267,8 @@ impl<'a> Looker<'a> {
         // What waits for replays to come to their end is asked for again at the next poll, not at once.
         self.is_unfinished = is_unfinished || history != History::None || !self.images_refused.is_empty();
         is_unfinished |= history == History::Noted;
-        self.shared.set_view(|view| view.vats = self.vats.len() as u64);
-        Ok(Found { is_changed, is_unfinished })
+        self.shared.view.set(|view| view.vats = self.vats.len() as u64);
+        Ok(LookResult { is_changed, is_unfinished })
     }
 
     /// Everything that is read of the database in one look.
@@ -516,7 +506,7 @@ impl<'a> Looker<'a> {
                 known.is_some_and(|known| known.cursor == now.cursor && known.is_terminated == now.is_terminated);
             if !is_same || !closed.is_empty() || forget_from.is_some() {
                 let image = |row: &SpanRow| news.images.get(&row.id.end.checked_sub(1)?).copied();
-                let span = |row: SpanRow| NotedSpan { image: image(&row), row, source: Source::Live };
+                let span = |row: SpanRow| NotedSpan { image: image(&row), row, source: SpanSource::Live };
                 noted.push(NotedVat { vat: now, closed: closed.into_iter().map(span).collect(), forget_from });
             }
         }
@@ -570,7 +560,7 @@ impl<'a> Looker<'a> {
     fn tell(&self, telling: Telling) {
         match telling {
             Telling::Terminated(vat, name) => {
-                self.shared.metrics.node_events.with_label_values(&["vat_terminated"]).inc();
+                self.shared.metrics.node_events.with_label_values(&[NodeEvent::VatTerminated.label()]).inc();
                 tracing::info!(%vat, name, "the vat was terminated");
             }
             Telling::Gone(vat, position) => tracing::warn!(
@@ -621,7 +611,7 @@ impl<'a> Looker<'a> {
             _ => (0, 0),
         };
         let alarms: Vec<Alarm> = spans.unreadable.iter().map(|start| chain::unreadable(&vat.vat, *start)).collect();
-        let span = |(row, image)| NotedSpan { row, source: Source::History, image };
+        let span = |(row, image)| NotedSpan { row, source: SpanSource::History, image };
         let closed = spans.rows.into_iter().zip(images).map(span).collect();
         let vat = KnownVat { history, ..vat };
         let Some(node) = self.seen.clone() else { return Ok(History::None) };
@@ -630,7 +620,7 @@ impl<'a> Looker<'a> {
         let new = self.shared.store.note(&noted)?;
         self.shared.tell_alarms(&new.alarms);
         if new.spans > 0 {
-            self.shared.wake_workers();
+            self.shared.work.wake();
         }
         self.vats.insert(vat.vat.clone(), vat);
         Ok(History::Noted)

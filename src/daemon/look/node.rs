@@ -1,7 +1,9 @@
 //! The node's comings and goings: each is told once, and counted.
 
-use super::{Looker, News};
+use super::{News, Tracker};
+use crate::daemon::complaints::Subject;
 use crate::daemon::metrics::gauge_value;
+use crate::daemon::view::{NodeEvent, NodeState};
 use crate::kernel_db::{Access, DbError, Identity, Pulse};
 use crate::store::{NodeSeen, now};
 
@@ -12,7 +14,7 @@ pub(super) struct Change {
     is_back: bool,
 }
 
-impl Looker<'_> {
+impl Tracker<'_> {
     /// How the database is another one than it was, or has lost what it had.
     pub(super) fn compare_with_last(&self, identity: Identity, pulse: &Pulse) -> Option<Change> {
         let seen = self.seen.as_ref()?;
@@ -24,14 +26,14 @@ impl Looker<'_> {
     }
 
     pub(super) fn tell_change(&self, Change { from, is_replaced, is_back }: &Change, to: &NodeSeen) {
-        let event = |event| self.shared.metrics.node_events.with_label_values(&[event]).inc();
+        let event = |event: NodeEvent| self.shared.metrics.node_events.with_label_values(&[event.label()]).inc();
         if *is_replaced {
-            event("replaced");
+            event(NodeEvent::Replaced);
             let (from, to) = (from.identity.inode, to.identity.inode);
             tracing::warn!("the database was replaced by another file (inode {from} became {to})");
         }
         if *is_back {
-            event("moved_backwards");
+            event(NodeEvent::MovedBackwards);
             let show = |pulse: &Pulse| {
                 let part = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
                 format!("block {}, crank {}", part(pulse.height), part(pulse.crank))
@@ -46,12 +48,12 @@ impl Looker<'_> {
     }
 
     pub(super) fn readable(&self, news: &News) {
-        let state = if news.access == Access::Live { "running" } else { "stopped" };
+        let state = if news.access == Access::Live { NodeState::Running } else { NodeState::Stopped };
         self.shared.metrics.last_look_timestamp_seconds.set(now());
         self.shared.metrics.node_block_height.set(news.pulse.height.map_or(0, gauge_value));
-        self.shared.is_well_again("database");
+        self.shared.complaints.end(Subject::Database);
         self.change_state(state, None);
-        self.shared.set_view(|view| {
+        self.shared.view.set(|view| {
             view.block_height = news.pulse.height;
             view.crank = news.pulse.crank;
             view.last_look_at = Some(now());
@@ -60,45 +62,46 @@ impl Looker<'_> {
 
     pub(super) fn unreadable(&self, error: &DbError) {
         let state = match error {
-            DbError::NotFound(_) => "missing",
-            DbError::Crashed(_) => "crashed",
-            _ => "unreadable",
+            DbError::NotFound(_) => NodeState::Missing,
+            DbError::Crashed(_) => NodeState::Crashed,
+            _ => NodeState::Unreadable,
         };
         self.change_state(state, Some(error.to_string()));
-        if state == "unreadable" {
-            self.shared.complain("database", &error.to_string());
+        if state == NodeState::Unreadable {
+            self.shared.complaints.complain(Subject::Database, &error.to_string());
         }
     }
 
-    /// Tells and counts once when the node comes or goes.
-    fn change_state(&self, state: &'static str, problem: Option<String>) {
-        let before = self.shared.view();
-        self.shared.set_view(|view| (view.state, view.problem) = (state, problem.clone()));
-        if before.state == state && (before.last_look_at.is_some() || before.problem.is_some()) {
+    /// Logs and counts a change of the node's state, once.
+    fn change_state(&self, state: NodeState, problem: Option<String>) {
+        use NodeState::{Crashed, Missing, Running, Stopped};
+        let before = self.shared.view.get();
+        self.shared.view.set(|view| (view.state, view.problem) = (state, problem.clone()));
+        let is_first = before.is_before_the_first_look();
+        if before.state == state && !is_first {
             return;
         }
         self.shared.metrics.set_node_state(state);
-        let is_first = before.last_look_at.is_none() && before.problem.is_none();
         let event = match state {
-            "running" if matches!(before.state, "stopped" | "crashed" | "missing") => Some("started"),
-            "stopped" | "crashed" | "missing" if before.state == "running" => Some("stopped"),
+            Running if matches!(before.state, Stopped | Crashed | Missing) => Some(NodeEvent::Started),
+            Stopped | Crashed | Missing if before.state == Running => Some(NodeEvent::Stopped),
             _ => None,
         };
         if let Some(event) = event.filter(|_| !is_first) {
-            self.shared.metrics.node_events.with_label_values(&[event]).inc();
+            self.shared.metrics.node_events.with_label_values(&[event.label()]).inc();
         }
         match (state, problem) {
-            ("running", _) => tracing::info!("the node runs"),
-            ("stopped", _) => {
-                tracing::info!("the node does not run; what it has committed is read, and its start awaited");
+            (Running, _) => tracing::info!("the node runs"),
+            (Stopped, _) => {
+                tracing::info!("the node is stopped; its committed rows are read, and its start is awaited");
             }
             (_, Some(problem)) => {
-                tracing::warn!("{problem}; it is looked for again each {:?}", self.shared.config.watch.poll_interval);
+                tracing::warn!("{problem}; trying again every {:?}", self.shared.config.watch.poll_interval);
             }
             _ => {}
         }
-        if matches!(state, "running" | "stopped") {
-            self.shared.wake_workers();
+        if state.is_readable() {
+            self.shared.work.wake();
         }
     }
 }

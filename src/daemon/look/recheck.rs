@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::chain::{broken, seam, unreadable};
-use super::{LookError, Looker};
+use super::{LookError, Tracker};
 use crate::kernel_db::{Reader, Reread, RowKey, SpanRow};
 use crate::store::{Alarm, AlarmKind, Rechecked, SeenImage, SeenSpan, StoreError, now};
 use crate::transcript::{Hash256, Position, VatId};
@@ -50,7 +50,7 @@ pub(super) struct Batch {
     to: Option<RowKey>,
 }
 
-impl Looker<'_> {
+impl Tracker<'_> {
     /// Whether the database is the one of the last look, as far as anybody can tell.
     pub(super) fn trust(&self, is_same: bool, is_other: bool) -> Trust {
         Trust(!is_other && (is_same || self.last_read.is_some_and(|at| at.elapsed() < NEAR)))
