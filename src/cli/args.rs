@@ -25,13 +25,13 @@ pub(super) struct DbArgs {
     /// The kernel's database: the file swingstore.sqlite or the directory that holds it
     #[arg(value_name = "DB")]
     pub(super) db: PathBuf,
-    /// The node's vat-transcript-archive-dir: items that were pruned are read from there
+    /// The node's vat-transcript-archive-dir, for items that the database no longer has
     #[arg(long, value_name = "DIR")]
     pub(super) transcript_archive: Option<PathBuf>,
-    /// The node's vat-snapshot-archive-dir: images that were pruned are read from there
+    /// The node's vat-snapshot-archive-dir, for images that the database no longer has
     #[arg(long, value_name = "DIR")]
     pub(super) snapshot_archive: Option<PathBuf>,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
 }
@@ -85,13 +85,13 @@ pub(super) enum Format {
 
 #[derive(Debug, Args)]
 pub(super) struct SelectionArgs {
-    /// Only this vat, by ID or name; may be given several times
+    /// Only this vat, by ID or name; repeatable
     #[arg(long = "vat", value_name = "ID|NAME")]
     pub(super) vats: Vec<String>,
     /// Only spans with a position in this range, END not included
     #[arg(long = "span", value_name = "START..END", value_parser = parse_range)]
     pub(super) positions: Option<(u64, u64)>,
-    /// Only spans of this incarnation, from 0
+    /// Only spans of this incarnation; the first is 0
     #[arg(long, value_name = "N")]
     pub(super) incarnation: Option<u64>,
 }
@@ -109,17 +109,17 @@ impl SelectionArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
-    /// The xsnap-worker to replay with; several may be given, and each replays every span [default: $SPANWATCH_WORKER, else
+    /// xsnap-worker to replay with; each of several replays every span [default: $SPANWATCH_WORKER, else
     /// $XSNAP_WORKER, else the one of @agoric/xsnap in or above the working directory]
     #[arg(long = "worker", value_name = "PATH")]
     workers: Vec<PathBuf>,
-    /// What workers are kept in: default refuses to run without the base, strict unless every layer holds
+    /// Sandbox of the worker: default refuses to run without the base layers, strict without any layer, off has none
     #[arg(long, value_name = "strict|default|off", default_value = "default", env = "SPANWATCH_WORKER_SANDBOX")]
     sandbox: Mode,
-    /// The user and group that workers run as where we are root
+    /// If root: UID and GID of the worker
     #[arg(long, value_name = "UID", default_value_t = NOBODY, value_parser = clap::value_parser!(u32).range(1..))]
     worker_user: u32,
-    /// The node's TZ, which vats can see [default: what the evidence says, else our own TZ, else UTC]
+    /// Time zone of the node, which vats can see [default: the zone in the evidence, else $TZ, else UTC]
     #[arg(long, value_name = "ZONE")]
     worker_tz: Option<OsString>,
     /// Processor time of one delivery

@@ -22,13 +22,13 @@ use crate::words::{plural, vat_name};
 pub(super) struct AuditArgs {
     #[command(flatten)]
     db: DbArgs,
-    /// Only this vat, by ID or name; may be given several times
+    /// Only this vat, by ID or name; repeatable
     #[arg(long = "vat", value_name = "ID|NAME")]
     vats: Vec<String>,
-    /// The keys of a vat may take this much memory; beyond it they are kept in a temporary file
+    /// Memory for the keys of a vat; further keys go to a temporary file
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     memory_max: u64,
-    /// The directory for that temporary file [default: the system's, as TMPDIR says]
+    /// Directory of that temporary file [default: $TMPDIR, else /tmp]
     #[arg(long, value_name = "DIR")]
     temp: Option<PathBuf>,
 }

@@ -26,24 +26,24 @@ const LEVEL: i32 = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct BisectArgs {
-    /// The evidence: a folder, or a file that was packed from one
+    /// Evidence: a folder or a packed file
     #[arg(value_name = "EVIDENCE", required_unless_present = "chain")]
     evidence: Option<PathBuf>,
     #[command(flatten)]
     worker: WorkerArgs,
-    /// Look after each delivery instead of halving: heaps that differ can become the same again
+    /// Compare after each delivery instead of halving: heaps that differ can become equal again
     #[arg(long, requires = "evidence")]
     linear: bool,
-    /// Where both heaps are written [default: the directory "bisect" in the folder]
+    /// Directory for both heaps [default: "bisect" in the folder]
     #[arg(long, short, value_name = "DIR", requires = "evidence")]
     out: Option<PathBuf>,
-    /// As earlier versions took what `verify --chain` does
+    /// Old form of `verify DB --vat VAT --chain`
     #[arg(long, value_name = "DB", conflicts_with = "evidence", requires = "vat", hide = true)]
     chain: Option<PathBuf>,
     /// The vat of --chain
     #[arg(long, value_name = "ID|NAME", requires = "chain", hide = true)]
     vat: Option<String>,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -110,7 +110,7 @@ fn workers_apart(
             let deliveries = plural(found.deliveries as u64, "delivery", "deliveries");
             let replays = plural(u64::from(found.replays), "replay", "replays");
             match found.first {
-                None => writeln!(out, "the heaps of both workers are the same at the end of the span")?,
+                None => writeln!(out, "the heaps of both workers are equal at the end of the span")?,
                 Some(position) if position == case.id().start => {
                     writeln!(out, "the heaps differ before the first delivery, from what each worker starts with")?;
                 }
@@ -121,11 +121,11 @@ fn workers_apart(
                     writeln!(out, "the heaps differ first after the delivery at position {position}: {what}")?;
                 }
             }
-            writeln!(out, "  {probes} looked at among {deliveries}, in {replays}")?;
+            writeln!(out, "  checked {probes} of {deliveries}, in {replays}")?;
             if found.is_deterministic == Some(false) {
                 writeln!(
                     out,
-                    "  but the second worker gave another heap there when it was run again: its heap is not always the same"
+                    "  but a second replay with the second worker gave another heap there: its heap is not reproducible"
                 )?;
             }
             if let Some([one, other]) = &files {

@@ -49,18 +49,18 @@ impl Retention {
         match self {
             Self::Everything => "every closed span can be verified by itself",
             Self::ItemsOnly => {
-                "closed spans are verified by chaining: each incarnation is replayed from its start, one span after another"
+                "old images are gone, so closed spans are verified as a chain: each incarnation is replayed from its start"
             }
             Self::Archives => "closed spans are verified from the archives",
             Self::Nothing => {
-                "what closed spans held is deleted as they close, so `verify` finds nothing to replay. `spanwatch run` beside the node \
-                 copies it before, and gives spans that close from then on the verdict partial: all but the items of a span's last block"
+                "the node deletes a span's items and image when the span closes, so `verify` has nothing to replay. `spanwatch run` beside \
+                 the node copies them in time: spans that close from then on get the verdict partial (without the items of their last block)"
             }
             Self::Mixed if are_all_verifiable => {
                 "every closed span can be verified; not all of them have items and images in the same place"
             }
             Self::Mixed => "some closed spans can be verified and some cannot; `spanwatch spans` says which and why",
-            Self::Unknown => "no span was closed yet, so what the node keeps cannot be told",
+            Self::Unknown => "no span has closed yet, so the node's retention is unknown",
         }
     }
 }
@@ -194,7 +194,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         node: match db.access()? {
             Access::Live => "running",
             Access::Down => "not running",
-            Access::Crashed => "not running; its last commits are in the -wal file, so a copy is read",
+            Access::Crashed => "not running, and its last commits are only in the -wal file, so a copy is read",
         },
         host_height,
         crank_number,

@@ -16,21 +16,21 @@ pub(super) struct EvidenceCommandArgs {
 
 #[derive(Debug, Subcommand)]
 enum EvidenceCommand {
-    /// Make one file of a folder, to be sent
+    /// Pack a folder into one file, to send it
     Pack {
         /// The folder
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
-        /// The file, which must not be there yet
+        /// New file
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Make a folder of such a file
+    /// Unpack such a file into a folder
     Unpack {
         /// The file
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Where the folder is made
+        /// Directory in which the folder is made
         #[arg(value_name = "DIR", default_value = ".")]
         dir: PathBuf,
     },

@@ -18,13 +18,13 @@ use crate::visible;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// The evidence: a folder, or a file that was packed from one
+    /// Evidence: a folder or a packed file
     #[arg(value_name = "EVIDENCE")]
     evidence: PathBuf,
-    /// Show also what agrees
+    /// Show syscalls that agree, too
     #[arg(long)]
     all: bool,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -48,10 +48,10 @@ pub(super) fn tell(args: &ExplainArgs) -> Result<Exit, CliError> {
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// The evidence: a folder, or a file that was packed from one
+    /// Evidence: a folder or a packed file
     #[arg(value_name = "EVIDENCE")]
     evidence: PathBuf,
-    /// Where the page is written; a file that is there is replaced, and - is the standard output
+    /// File for the page, replaced if it exists; - is the standard output
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
 }

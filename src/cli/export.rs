@@ -18,17 +18,17 @@ use crate::words::plural;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("form").args(["sst", "xsnap_trace"]).required(true).multiple(true))]
 pub(super) struct ExportArgs {
-    /// The evidence: a folder, or a file that was packed from one
+    /// Evidence: a folder or a packed file
     #[arg(value_name = "EVIDENCE")]
     evidence: PathBuf,
-    /// The recorded transcript for the SDK's replay-transcript.js, compressed if the name ends with .gz; the image or the
-    /// bundles that it starts with are written beside it
+    /// Write the recorded transcript for the SDK's replay-transcript.js, compressed if the name ends with .gz, with its image or
+    /// bundles beside it
     #[arg(long, value_name = "FILE")]
     sst: Option<PathBuf>,
-    /// The replay for replay.js of @agoric/xsnap, in a new directory
+    /// Write the replay for replay.js of @agoric/xsnap, into a new directory
     #[arg(long, value_name = "DIR")]
     xsnap_trace: Option<PathBuf>,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -64,7 +64,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, CliError> {
         if let Some(position) = waits_at {
             writeln!(
                 out,
-                "  in the delivery at position {position} the worker asks what the record does not answer, and waits"
+                "  in the delivery at position {position} the worker waits for an answer that the record does not have"
             )?;
         }
         writeln!(out, "  next: node {} DIR_OF_@agoric/xsnap", dir.join("replay.mjs").display())?;

@@ -53,7 +53,7 @@ pub enum Exit {
     Incomplete = 4,
 }
 
-/// Replays recorded SwingSet transcript spans in a real xsnap worker and says what differs from the record.
+/// Replays recorded SwingSet transcript spans in a real xsnap worker and reports each difference from the record
 #[derive(Debug, Parser)]
 #[command(version = crate::VERSION, max_term_width = 120)]
 struct Cli {
@@ -66,13 +66,13 @@ struct Cli {
 /// How loud the log on the standard error is, and whether it has color.
 #[derive(Debug, Args)]
 struct LogArgs {
-    /// Log less: once, only errors (the daemon: warnings too); twice, nothing (the daemon: errors); no progress is shown
+    /// Log one level less, without a progress bar; repeatable
     #[arg(short, long, global = true, action = ArgAction::Count)]
     quiet: u8,
-    /// Log more; may be given several times
+    /// Log one level more; repeatable
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// When the log and the help have color; auto honors NO_COLOR
+    /// Color of the log and the help; auto is color on a terminal unless NO_COLOR is set
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     color: ColorChoice,
 }
@@ -103,55 +103,56 @@ fn command() -> clap::Command {
 enum Command {
     /// Replay closed spans and compare each with its record
     ///
-    /// Exit codes: 0 all were verified; 1 could not run; 2 bad usage; 3 something diverged, or a response contradicts the
-    /// record; 4 neither, but something could not be verified, or there was nothing to verify.
+    /// Exit codes: 0 all verified; 1 could not run; 2 bad usage; 3 a divergence, or a response that contradicts the record;
+    /// 4 neither, but a span could not be verified, or no span was asked for.
     Verify(verify::VerifyArgs),
     /// Check the kernel's answers and its key-value rows against the transcripts, without a worker
     ///
-    /// A vat reads from its vatstore only its own writes. Exit codes: 0 nothing contradicts; 1 could not run; 2 bad
-    /// usage; 3 something contradicts the transcripts; 4 nothing does, but a part of the record is damaged or could not be
-    /// read, or there was nothing to check. What the node pruned is counted and does not decide the code.
+    /// A vat reads only its own writes from its vatstore. Exit codes: 0 no contradiction; 1 could not run; 2 bad usage; 3 a
+    /// contradiction; 4 none, but a part of the record is damaged or unreadable, or no vat was checked. Pruned spans are
+    /// counted and do not decide the code.
     Audit(audit::AuditArgs),
-    /// Watch a live database and give every span that closes a verdict
+    /// Watch a live database and give each span that closes a verdict
     ///
-    /// Runs until SIGTERM or SIGINT and then exits with 0; 1 could not start; 2 bad usage or a wrong configuration.
+    /// Runs until SIGTERM, SIGINT or SIGHUP. Exit codes: 0 stopped by a signal; 1 could not start; 2 bad usage or a wrong
+    /// configuration.
     Run(Box<run::RunArgs>),
-    /// List what the daemon has found, newest first, also while it runs
+    /// List the daemon's verdicts and alarms, newest first, also while it runs
     ///
-    /// Exit codes: 0; 1 could not run; 2 bad usage or a wrong configuration; 3 a divergence, a contradiction or a changed row
-    /// among them is not acknowledged; 4 none of these is, but damage is not acknowledged.
+    /// Exit codes: 0; 1 could not run; 2 bad usage or a wrong configuration; 3 the list has an unacknowledged
+    /// divergence, contradiction or changed row; 4 none of these, but unacknowledged damage.
     Verdicts(verdicts::VerdictsArgs),
-    /// Acknowledge a divergence, a contradiction, damage or a changed row: it no longer counts in the alert
+    /// Acknowledge a divergence, contradiction, damage or changed row, so that it no longer counts in the alert
     Ack(verdicts::AckArgs),
-    /// Print the configuration that `run` would have, with where each value comes from
+    /// Print the configuration of `run`, each value with its origin
     ///
     /// Exit codes: 0; 1 could not run; 2 bad usage or a wrong configuration.
     Config(Box<run::ShowArgs>),
-    /// Replay the span of which evidence was kept, from the evidence alone, with any worker
+    /// Replay a span from its evidence alone, with any worker
     ///
     /// Exit codes as those of `verify`.
     Replay(replay::ReplayArgs),
-    /// Say in words what evidence shows, and what may be the cause
+    /// Explain evidence in words: each difference, and possible causes
     Explain(explain::ExplainArgs),
-    /// Make a page for a browser of what evidence shows: one file, which needs no network
+    /// Make an HTML page of evidence: one file, which needs no network
     Report(explain::ReportArgs),
-    /// Write evidence in a form that other tools read
+    /// Export evidence in the forms of other tools
     Export(export::ExportArgs),
     /// Find the delivery after which the heaps of two workers differ
     ///
-    /// Exit codes: 0 they do not; 1 could not run; 2 bad usage; 3 they do.
+    /// Exit codes: 0 the heaps are the same; 1 could not run; 2 bad usage; 3 they differ.
     Bisect(Box<bisect::BisectArgs>),
     /// Pack or unpack an evidence folder
     Evidence(evidence::EvidenceCommandArgs),
-    /// List the spans, what is there of each, and whether it can be verified
+    /// List the spans, with the source of items and image of each, and whether it can be verified
     ///
-    /// Exit codes: 0; 1 could not run; 2 bad usage; 4 a span cannot be verified, or the rows of a vat do not make a history.
+    /// Exit codes: 0; 1 could not run; 2 bad usage; 4 a span cannot be verified, or a vat's history is broken.
     Spans(spans::SpansArgs),
-    /// Look into heap images: what is in one, and what differs between two
+    /// Inspect a heap image, or compare two
     Snapshot(snapshot::SnapshotArgs),
-    /// Check what verifying this database needs, and say what to change
+    /// Check a database, its node's settings and the worker, and suggest changes
     ///
-    /// Exit codes: 0 all can be verified; 1 could not run; 2 bad usage; 4 something is missing or damaged.
+    /// Exit codes: 0 all spans can be verified; 1 could not run; 2 bad usage; 4 a part is missing or damaged.
     Doctor(doctor::DoctorArgs),
 }
 
@@ -168,9 +169,9 @@ enum CliError {
     Audit(#[from] AuditError),
     #[error("{source}; the evidence is of the worker {wanted}")]
     WantedWorker { source: LocateError, wanted: String },
-    #[error("no vat {unknown} in this database; `spanwatch spans` lists those that it has")]
+    #[error("no vat {unknown} in this database; `spanwatch spans` lists its vats")]
     UnknownVat { unknown: String },
-    #[error("no vat {unknown} was seen by the daemon yet; `spanwatch verdicts` lists those that have a verdict")]
+    #[error("the daemon has seen no vat {unknown}; `spanwatch verdicts` lists the vats that have a verdict")]
     UnknownVatInStore { unknown: String },
     #[error("{0}")]
     Config(#[from] ConfigError),
@@ -184,16 +185,16 @@ enum CliError {
     Bisect(#[from] BisectError),
     #[error("{0}")]
     Export(#[from] ExportError),
-    #[error("the record names no bundle {id}, so it can't be replaced: {why}")]
+    #[error("cannot replace bundle {id}: the record does not name it, as {why}")]
     NoSuchBundle { id: String, why: String },
     #[error("--chain follows one vat, and {count} are named: give --vat once")]
     NotOneVat { count: usize },
-    #[error("two workers are to be compared, and there are {count}: give --worker twice")]
+    #[error("bisect compares two workers, and {count} are named: give --worker twice")]
     NotTwoWorkers { count: usize },
     #[error("failed to write {what} to {}: {source}", path.display())]
     Keep { what: &'static str, path: PathBuf, source: io::Error },
     #[error(
-        "no divergence {id} in this store, nor damage or a changed row of that name; `spanwatch verdicts --alarms` lists those that it has"
+        "no divergence {id} in this store, nor damage or a changed row of that name; `spanwatch verdicts --alarms` lists all"
     )]
     UnknownDivergence { id: String },
     #[error("{0}")]

@@ -29,17 +29,17 @@ use crate::visible::{self, Out};
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    /// The evidence: a folder, or a file that was packed from one
+    /// Evidence: a folder or a packed file
     #[arg(value_name = "EVIDENCE")]
     evidence: PathBuf,
     #[command(flatten)]
     worker: WorkerArgs,
     #[command(flatten)]
     repeat: RepeatArgs,
-    /// What if: start the worker with another bundle than the recorded one; may be given several times
+    /// Start the worker with bundle FILE in place of the recorded bundle OLD; repeatable
     #[arg(long = "with-bundle", value_name = "OLD=FILE", value_parser = Replacement::parse)]
     replacements: Vec<std::sync::Arc<Replacement>>,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -155,11 +155,11 @@ pub(super) fn tell_workers(
                 writeln!(out, "{}", json::line(&line))?;
             }
             Format::Text if is_the_same => {
-                writeln!(out, "worker {}, {found_by}: the same worker as that of the evidence", path.display())?;
+                writeln!(out, "worker {}, {found_by}: the worker of the evidence", path.display())?;
             }
             Format::Text => writeln!(
                 out,
-                "worker {}, {found_by}: another worker ({version}, sha256 {sha256}) than that of the evidence ({})",
+                "worker {}, {found_by}: not the worker of the evidence: this is {version}, sha256 {sha256}; that was {}",
                 path.display(),
                 case.wanted_worker()
             )?,

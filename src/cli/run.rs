@@ -17,10 +17,10 @@ pub(super) struct ConfigArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "SPANWATCH_CONFIG")]
     config: Option<PathBuf>,
-    /// Set one key, as in watch.poll_interval=2s; may be given several times
+    /// Set one key, as in watch.poll_interval=2s; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
-    /// The daemon's own directory [key: state.dir]
+    /// Directory of the daemon's store, copies and evidence [key: state.dir]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -51,7 +51,7 @@ pub(super) struct RunArgs {
     /// The kernel's database: the file swingstore.sqlite or the directory that holds it [key: node.database]
     #[arg(value_name = "DB")]
     db: Option<PathBuf>,
-    /// The same, as earlier versions took it
+    /// Old form of the argument
     #[arg(long = "db", value_name = "PATH", hide = true, conflicts_with = "db")]
     db_flag: Option<PathBuf>,
     /// The node's vat-transcript-archive-dir [key: node.transcript_archive]
@@ -66,13 +66,13 @@ pub(super) struct RunArgs {
     /// Sandbox of the worker: default, strict or off [key: worker.sandbox]
     #[arg(long, value_name = "MODE")]
     sandbox: Option<String>,
-    /// Where metrics and health are served, or "" for nowhere [key: http.listen]
+    /// Address of metrics and health, or "" for none [key: http.listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where to begin when the state directory is new: now, genesis, or a position [key: watch.since]
+    /// First spans to verify with a new state directory: now, genesis, or a position [key: watch.since]
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// auto, human or json [key: log.format]
+    /// Form of the log: auto, human or json [key: log.format]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }
@@ -130,10 +130,10 @@ pub(super) fn run(args: &RunArgs, wishes: Wishes) -> Result<Exit, CliError> {
 pub(super) struct ShowArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// Print the built-in file instead: all keys with their meaning
+    /// Print the built-in file instead, which explains each key
     #[arg(long, conflicts_with = "check")]
     default: bool,
-    /// Print no value; check the configuration as `run` does, with the archive directories that it names
+    /// Check the configuration and its archive directories, and print no value
     #[arg(long)]
     check: bool,
 }

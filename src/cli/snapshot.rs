@@ -26,36 +26,36 @@ pub(super) struct SnapshotArgs {
 
 #[derive(Debug, Subcommand)]
 enum SnapshotCommand {
-    /// What is in an image: sizes, counters, objects, the largest of everything
+    /// Count the content of an image: sizes, counters, objects, largest texts and collections
     ///
     /// Exit codes: 0; 1 could not run; 2 bad usage.
     Info(InfoArgs),
-    /// Whether two images are the same heap, and where not
+    /// Compare two images and name each difference
     ///
     /// Exit codes: 0 identical or isomorphic, also if only the GC schedule differs; 1 could not run; 2 bad usage;
     /// 3 different.
     Diff(DiffArgs),
-    /// Look at one object
+    /// Show one object
     ///
-    /// Exit codes: 0; 1 could not run, or nothing is there; 2 bad usage.
+    /// Exit codes: 0; 1 could not run, or no such object; 2 bad usage.
     Query(QueryArgs),
-    /// Who keeps an object alive: everything that refers to it, and the shortest path from a root
+    /// List all references to an object, and the shortest path to it from a root
     ///
-    /// Exit codes: 0; 1 could not run, or nothing is there; 2 bad usage.
+    /// Exit codes: 0; 1 could not run, or no such object; 2 bad usage.
     Retainers(QueryArgs),
 }
 
 const IMAGE_HELP: &str = "A file (plain, gzip or zstd), DB:VAT@POSITION for the snapshot of a kernel's database, or \
-                          FOLDER:recorded, FOLDER:replayed or FOLDER:base for one of a folder of evidence";
+                          FOLDER:recorded, FOLDER:replayed or FOLDER:base for one of an evidence folder";
 
 #[derive(Debug, Args)]
 struct InfoArgs {
     #[arg(value_name = "IMAGE", help = IMAGE_HELP)]
     image: String,
-    /// How many of the largest texts, arrays, collections and files are shown
+    /// Number of the largest texts, arrays, collections and files
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -66,10 +66,10 @@ struct DiffArgs {
     recorded: String,
     #[arg(value_name = "OTHER", help = "The other image, named in the same way")]
     replayed: String,
-    /// All differences, traces, deltas, and what is in one image only, not just the most telling
+    /// Show all differences, traces, counts and one-sided texts, not only the first of each
     #[arg(long)]
     all: bool,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -78,14 +78,14 @@ struct DiffArgs {
 struct QueryArgs {
     #[arg(value_name = "IMAGE", help = IMAGE_HELP)]
     image: String,
-    /// The object: as `snapshot diff` names places, as in `<o+11>.deposit[[scope]]::balance`, `globalThis.Array`, `%Map%`; or
+    /// Object, named as `snapshot diff` names it, as in `<o+11>.deposit[[scope]]::balance`, `globalThis.Array`, `%Map%`; or
     /// #N for a slot by its number
     #[arg(value_name = "PATH")]
     path: String,
-    /// How many properties or retainers are shown
+    /// Number of properties or references
     #[arg(long, value_name = "N", default_value_t = 50)]
     top: usize,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -378,12 +378,12 @@ fn retainers(args: &QueryArgs) -> Result<Exit, CliError> {
         Format::Text => {
             writeln!(out, "{}: {}", retained.path, retained.what)?;
             writeln!(out)?;
-            writeln!(out, "from a root, along what keeps it")?;
+            writeln!(out, "path from a root")?;
             for step in &retained.from_root {
                 writeln!(out, "  {:<28} {}", step.by, step.what)?;
             }
             if retained.from_root.is_empty() {
-                writeln!(out, "  nothing keeps it: only weak references lead to it")?;
+                writeln!(out, "  only weak references lead to it")?;
             }
             writeln!(out)?;
             writeln!(out, "{}", plural(retained.retainers_total, "reference to it", "references to it"))?;

@@ -158,7 +158,9 @@ fn describe_open<'a>(row: &'a SpanRow, items_present: u64, survey: &'a Survey) -
         base: if has_image { BaseKind::Recorded } else { BaseKind::Blank },
         verifiable: Outlook::Open,
         damage: broken.is_some(),
-        reason: Some(broken.map_or_else(|| "it is verified once it is closed".to_owned(), |reason| reason.to_string())),
+        reason: Some(
+            broken.map_or_else(|| "still open; verified once it closes".to_owned(), |reason| reason.to_string()),
+        ),
     }
 }
 

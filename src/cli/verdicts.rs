@@ -20,16 +20,16 @@ pub(super) struct VerdictsArgs {
     /// Only divergences
     #[arg(long)]
     diverged: bool,
-    /// Only what needs a person: divergences, damage and changed rows
+    /// Only alarms: divergences, contradictions, damage and changed rows
     #[arg(long, conflicts_with = "diverged")]
     alarms: bool,
     /// Only this vat, by ID or name
     #[arg(long, value_name = "ID|NAME")]
     vat: Option<String>,
-    /// Only the newest so many
+    /// Only the newest N
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
-    /// How results are printed
+    /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -64,7 +64,7 @@ pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
     })?;
     written?;
     if args.format == Format::Text && rows == 0 {
-        writeln!(out, "no span matches; `spanwatch run` notes those that close")?;
+        writeln!(out, "no verdict matches; `spanwatch run` gives one to each span that closes")?;
     }
     out.flush()?;
     store.was_steady()?;
@@ -126,16 +126,16 @@ fn time(seconds: f64) -> String {
 
 #[derive(Debug, Args)]
 pub(super) struct AckArgs {
-    /// The divergence, damage or changed row, as `spanwatch verdicts` and /api/v1/alarms name it
+    /// ID of the alarm in `spanwatch verdicts` and /api/v1/alarms
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     id: Option<String>,
-    /// All alarms of a kind at once, once you know their common cause
+    /// Acknowledge all alarms of a kind, once you know their common cause
     #[arg(long, value_enum, value_name = "KIND")]
     all: Option<Kind>,
-    /// With --all: only those of this vat, by ID or name
+    /// With --all: only alarms of this vat, by ID or name
     #[arg(long, value_name = "ID|NAME", requires = "all")]
     vat: Option<String>,
-    /// What you found out about it; a note to what is acknowledged already is added to its notes
+    /// Note to keep with the alarm; a later note is added to the earlier ones
     #[arg(long)]
     note: Option<String>,
     #[command(flatten)]
@@ -168,7 +168,7 @@ pub(super) fn acknowledge(args: &AckArgs) -> Result<Exit, CliError> {
     match store.acknowledge(id, note)? {
         Acknowledged::Now => writeln!(out, "{id} is acknowledged; {} left", store.unacknowledged()?.total())?,
         Acknowledged::Noted => writeln!(out, "{id} was acknowledged before; the note is added")?,
-        Acknowledged::Before => writeln!(out, "{id} was acknowledged before; nothing is changed")?,
+        Acknowledged::Before => writeln!(out, "{id} was acknowledged before; no change")?,
         Acknowledged::Unknown => return Err(CliError::UnknownDivergence { id: id.clone() }),
     }
     Ok(Exit::Verified)

@@ -39,7 +39,7 @@ pub(super) struct VerifyArgs {
     repeat: RepeatArgs,
     #[command(flatten)]
     evidence: EvidenceArgs,
-    /// How many spans are replayed at once [default: one a processor; beside a running node half as many]
+    /// Number of replays at once [default: one per processor; beside a running node, half of that]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Replay the spans of one vat in a chain, each from the image that the replay of the span before gave, up to the first that
@@ -59,7 +59,7 @@ impl VerifyArgs {
 
 #[derive(Debug, Args)]
 struct EvidenceArgs {
-    /// Keep a folder for each divergence in this directory, with all that is needed to replay it elsewhere
+    /// Directory for evidence: a folder for each divergence, to replay it on any machine
     #[arg(long = "evidence", value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Size of all folders together; a number without a unit is deprecated and means MiB

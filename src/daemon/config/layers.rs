@@ -68,7 +68,7 @@ impl Layers {
         let mut layers = Self::default();
         if let Some(path) = file {
             let text = read(path).map_err(|error| {
-                let problem = format!("it can't be read: {error}");
+                let problem = format!("unreadable: {error}");
                 ConfigError(vec![Fault { what: "the file".to_owned(), origin: Origin::File(path.to_owned()), problem }])
             })?;
             layers.add_text(&text, &Origin::File(path.to_owned()));
@@ -88,7 +88,7 @@ impl Layers {
             Err(error) => self.faults.push(Fault {
                 what: "the file".to_owned(),
                 origin: origin.clone(),
-                problem: format!("it is not TOML: {}", error.to_string().trim_end().replace('\n', "\n    ")),
+                problem: format!("not TOML: {}", error.to_string().trim_end().replace('\n', "\n    ")),
             }),
         }
     }

@@ -221,7 +221,7 @@ impl std::fmt::Display for ConfigError {
         for Fault { what, origin, problem } in &self.0 {
             write!(f, "\n  {what} ({origin}): {problem}")?;
         }
-        write!(f, "\n`spanwatch config --default` prints all keys with their meaning")
+        write!(f, "\n`spanwatch config --default` explains all keys")
     }
 }
 
@@ -316,10 +316,10 @@ impl Config {
             },
         };
         if needs_node && config.node.database == Path::new("") && !read.is_faulty("node.database") {
-            read.fault("node.database", "no database is named; on a chain node it is ~/.agoric/data/agoric".to_owned());
+            read.fault("node.database", "no database is set; on a chain node it is ~/.agoric/data/agoric".to_owned());
         }
         if config.state.dir == Path::new("") {
-            read.fault("state.dir", "no directory is named".to_owned());
+            read.fault("state.dir", "no directory is set".to_owned());
         }
         read.finish().map(|()| config)
     }
