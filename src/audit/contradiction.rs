@@ -1,4 +1,6 @@
-//! What the record says against itself, in words.
+//! Contradictions: answers in the record that the record itself refutes, in words.
+//!
+//! Owns their kinds and sentences. It must never find one: the modules that follow the record do.
 
 use std::collections::BTreeMap;
 use std::fmt;

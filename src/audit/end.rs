@@ -1,4 +1,6 @@
-//! Compares the vatstore at the end of a history with the kernel's rows, both in the order of their keys.
+//! The comparison of a vatstore at the end of a history with the kernel's rows, both in the order of their keys.
+//!
+//! Owns the walk over both and the count of rows. It must never compare a key that the history leaves open, nor hold all rows in memory.
 
 use std::collections::BTreeMap;
 

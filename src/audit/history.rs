@@ -1,8 +1,9 @@
-//! Follows a vat's whole history, and compares its end with the kernel's rows.
+//! Following a vat's whole history, and comparing its end with the kernel's rows.
 //!
-//! Each read is short: the items of one span, or some rows of the vatstore. Beside a running node the vat may go on
-//! meanwhile. Its vatstore changes with its transcript alone, so rows that were read at different times belong together if
-//! the vat's open span was the same each time; if not, the new items are followed and the comparison begins again.
+//! Each read is short: the items of one span, or some rows of the vatstore. Beside a running node the vat may go on meanwhile. Its vatstore
+//! changes with its transcript alone, so rows that were read at different times belong together if the vat's open span was the same each
+//! time; if not, the new items are followed and the comparison begins again. Owns that walk. It must never follow items that their span's
+//! hash does not prove.
 
 use crate::kernel_db::{ItemsRead, Reader, SpanRow, VatstoreRows};
 use crate::record::Record;

@@ -1,4 +1,6 @@
 //! A sorted table of keys, in memory up to a limit and in a temporary file beyond it.
+//!
+//! Owns where the keys are kept. It must never know their meaning, and no key is lost when the table moves to a file.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -138,7 +140,7 @@ impl Keys {
         let file = tempfile::Builder::new().prefix("spanwatch-keys-").tempfile_in(&dir).map_err(failed)?;
         #[expect(clippy::disallowed_methods, reason = "a file of our own, and not the node's")]
         let db = Connection::open(file.path())?;
-        // Nobody else will ever read it, and nothing of it has to outlive this process.
+        // No other process reads the file, and nothing of it has to outlive this one.
         db.execute_batch(&format!(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; \
              PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{CACHE_KIB}; \

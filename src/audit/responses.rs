@@ -1,8 +1,8 @@
-//! Compares the responses of items, in order, with what the items before them imply.
+//! The comparison of the responses of items, in order, with what the items before them imply.
 //!
-//! *Compared*: the answers to `vatstoreGet` and `vatstoreGetNextKey` with the vatstore, as far as it is known; the form of
-//! every response to a syscall that is known here. *Not compared, and why*: the content of a `callNow` response (devices
-//! keep their own state); responses to syscalls that are not known here.
+//! *Compared*: the answers to `vatstoreGet` and `vatstoreGetNextKey` with the vatstore, as far as it is known; the form of every response to
+//! a syscall that is known here. *Not compared, and why*: the content of a `callNow` response (devices keep their own state); responses to
+//! syscalls that are not known here. It must never call an answer wrong that the history does not determine.
 
 use crate::transcript::{DeliveryKind, Item, Position, RealDelivery, Syscall};
 

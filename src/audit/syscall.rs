@@ -1,7 +1,7 @@
-//! What a recorded syscall asks and what the kernel answered, as far as the vatstore is concerned.
+//! A recorded syscall and the kernel's answer, as far as they concern the vatstore.
 //!
-//! Strings are kept as SQLite gets them: UTF-8, and for a lone surrogate the three bytes that it would have if it were a
-//! character (what V8 hands to SQLite).
+//! Strings are kept as SQLite gets them: UTF-8, and for a lone surrogate the three bytes that it would have if it were a character (which
+//! V8 hands to SQLite). Owns the shapes of these syscalls. It must never judge an answer.
 
 use std::borrow::Cow;
 

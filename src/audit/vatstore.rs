@@ -1,12 +1,14 @@
-//! What is known of a vat's vatstore at a position.
+//! A vat's vatstore at a position, as far as it is known.
 //!
-//! Where the whole history is known, that is every key. Otherwise it is what was written, deleted or read since: a key
+//! Where the whole history is known, that is every key. Otherwise it is every key that was written, deleted or read since: a key
 //! can be known to be there, with or without its value; known to be absent; or unknown. An answer to "which key comes next"
 //! also says that no key lies between. So beside the keys it keeps, for each gap between two neighbouring entries, whether
 //! the gap is known to be empty.
 //!
 //! Keys are compared as bytes, as SQLite's BINARY collation does. A lone surrogate is stored as three bytes that are not
 //! UTF-8, and comes back as three U+FFFD; an engine that replaces it when writing stores one U+FFFD. Both are accepted.
+//!
+//! Owns that knowledge. It must never turn a key that is unknown into one that is absent.
 
 use crate::transcript::{Hash256, Position, sha256};
 

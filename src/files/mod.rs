@@ -10,7 +10,7 @@
 //! | [`seal`] | memory files that can no longer change |
 //! | [`process`] | facts about this process from `/proc/self` |
 //!
-//! Nothing here knows what a file holds, and nothing here may write into the node's directory.
+//! Nothing here knows the meaning of a file, and nothing here may ever write into the node's directory.
 
 pub(crate) mod bounded;
 pub(crate) mod own;

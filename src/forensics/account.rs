@@ -1,4 +1,6 @@
-//! All that there is to be said of a divergence, gathered from its folder.
+//! The account of a divergence: all facts about it, gathered from its folder.
+//!
+//! Owns the shape that `explain`, `report` and JSON share. It must never change a verdict, run a worker, or read outside the folder.
 
 use std::collections::HashMap;
 
@@ -231,7 +233,7 @@ fn outcomes(case: &Case) -> Vec<String> {
 fn next(case: &Case, findings: &[Finding], workers: &[WorkerColumn]) -> Vec<String> {
     let manifest = &case.manifest;
     let folder = case.dir().display();
-    // The path in the evidence is one of another machine, or a stranger's: nobody is told to run what is there.
+    // The path in the evidence is one of another machine, or a stranger's: no reader is told to run it.
     let mut next = vec![format!(
         "replay it: spanwatch replay {folder} --worker PATH, where PATH is your copy of the worker {}",
         case.wanted_worker()

@@ -1,8 +1,8 @@
 //! Finding the delivery after which the heaps of two workers differ.
 //!
-//! A transcript says nothing of the heap between two snapshots. So both workers are made to save it at a probe point, each
-//! in a replay of its own that ends there: saving collects garbage, which would disturb what comes after. Halving the
-//! deliveries takes a number of replays that grows with the logarithm of theirs.
+//! A transcript says nothing of the heap between two snapshots. So both workers save it at a probe point, each in a replay of its own that
+//! ends there: saving collects garbage, which would disturb what comes after. Halving takes a number of replays that grows with the logarithm
+//! of the deliveries. Owns the choice of probe points. It must never compare heaps of replays that did not reach their probe point.
 
 use serde::Serialize;
 

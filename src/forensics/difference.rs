@@ -1,4 +1,6 @@
-//! Where two values part: the path to the first difference, through JSON and through the JSON that stands in its strings.
+//! The first difference between two values: the path to it, through JSON and through the JSON in its strings.
+//!
+//! Owns that path and its words. It must never print a whole value, which can have megabytes.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,7 +1,7 @@
-//! `spanwatch report`: an account as a page for a browser.
+//! The page of `spanwatch report`: an account for a browser, in one file.
 //!
-//! The page is one file that needs no other: no script, no image, no font, and a policy in it that forbids them. A vat can put
-//! anything into its strings, so every text is escaped, and what would not be seen is made to be seen.
+//! Owns the markup. The page has no script, no image and no font, and a policy in it that forbids them. It must never let a text of a vat
+//! become markup: every text is escaped, and hidden characters are made visible.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,6 @@
-//! What each delivery of a span cost, as recorded and as replayed, drawn.
+//! The plot of the cost of each delivery of a span, as recorded and as replayed.
+//!
+//! Owns the drawing, as SVG. It must never fetch anything, nor leave a delivery that differs without a mark.
 
 use std::fmt::Write;
 

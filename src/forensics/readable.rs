@@ -1,7 +1,8 @@
 //! Deliveries and syscalls in a person's words: `o-54.meet(⟨o-53 root⟩) → p+6`.
 //!
-//! Sources: the shapes of vat deliveries and syscalls in `swingset-vat/src/types-external.js`; capdata in the form that
-//! `@endo/marshal` calls smallcaps (a body that begins with `#`) and in the older one with `@qclass`.
+//! Sources: the shapes of vat deliveries and syscalls in `swingset-vat/src/types-external.js`; capdata in the form that `@endo/marshal` calls
+//! smallcaps (a body that begins with `#`) and in the older one with `@qclass`. Owns those words. It must never fail: a shape that it does
+//! not know is shown as it is, cut.
 
 use std::fmt::Write;
 

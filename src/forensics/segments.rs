@@ -1,4 +1,6 @@
-//! Two texts, character by character: what they share, and what each has of its own.
+//! The characters that two texts share, and those that each has of its own.
+//!
+//! Owns the limits within which texts are compared. It must never take more than linear time beyond them.
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 

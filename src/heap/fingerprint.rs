@@ -281,7 +281,7 @@ impl Writer<'_> {
                 for item in heap.elements(slot) {
                     self.word(item.next.into());
                     self.tag(item.flag);
-                    // The name of a variable; an array's item has a field for one, and nobody reads it.
+                    // The name of a variable; an array's item has a field for one, which is never read.
                     if slot.kind == Kind::Stack {
                         self.key(item.id, true);
                     }

@@ -327,7 +327,7 @@ impl std::fmt::Display for Origin {
 }
 
 impl Heap {
-    /// Where a function comes from; `None` for what is none.
+    /// The origin of a function; `None` for any other object.
     #[must_use]
     pub fn origin(&self, instance: SlotIndex) -> Option<Origin> {
         let (_, code) = self

@@ -192,7 +192,7 @@ pub(super) fn raw(bytes: &[u8; SLOT_BYTES]) -> Option<(u64, u16, Slot)> {
     let id = u32::from_le_bytes([*rest.get(4)?, *rest.get(5)?, *rest.get(6)?, *rest.get(7)?]);
     let (low, rest) = take(rest.get(8..)?);
     let (high, _) = take(rest);
-    #[expect(clippy::cast_possible_truncation, reason = "whoever checks has the whole")]
+    #[expect(clippy::cast_possible_truncation, reason = "the caller that checks has the whole")]
     let slot = Slot { next: next as u32, kind, flag, id, low, high };
     Some((next, dummy, slot))
 }

@@ -1,7 +1,7 @@
 //! How a kernel's database may be opened without harm to the node that owns it.
 //!
 //! A read-only connection to a database in WAL mode is not harmless when no writer is there: SQLite creates `-wal` and
-//! `-shm` beside it, owned by whoever looks, and a node of another user can then no longer write. So the two files and
+//! `-shm` beside it, owned by the reader, and a node of another user can then no longer write. So the two files and
 //! the lock that every live connection holds decide:
 //!
 //! | `-wal` and `-shm` | lock held | how it is read |
@@ -11,7 +11,9 @@
 //! | `-wal` with content | no | [`Access::Crashed`]: the writer died; a copy of both is read |
 //!
 //! Each of these files must be a regular one, and none a link: opening anything else may wait without end, or read another file. They
-//! are looked at before SQLite is asked; what is put there in the moment between is refused by [`crate::files::regular::guard_sqlite`].
+//! are checked before SQLite is asked; a file that is put there in between is refused by [`crate::files::regular::guard_sqlite`].
+//!
+//! Owns that decision and the lock that holds it. It must never write, or let SQLite create a file beside the database.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,4 +1,6 @@
-//! What a check of the histories needs: the kernel's own lists of vats, and where items are, whatever the spans say.
+//! Rows for a check of the histories: the kernel's own lists of vats, and the positions of items, whatever the spans say.
+//!
+//! Owns the form of these lists. It must never call a list wrong: [`crate::history`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

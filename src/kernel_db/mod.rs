@@ -207,8 +207,8 @@ impl KernelDb {
         identity(&self.real_path()?)
     }
 
-    /// The head of the index of the `-wal` file (the first part of `-shm`), which every commit changes: whoever sees the
-    /// same again need not look at the database. `None` where there is none.
+    /// The head of the index of the `-wal` file (the first part of `-shm`), which every commit changes: while it is the
+    /// same, the database need not be read. `None` if the file is absent.
     #[must_use]
     pub fn commit_mark(&self) -> Option<CommitMark> {
         // Closing a descriptor of -shm drops the locks of an open connection.
@@ -245,7 +245,7 @@ impl KernelDb {
     /// `reading` runs again from the start if the file changed under it, so it must not keep what an earlier run saw.
     ///
     /// # Errors
-    /// When the database can't be opened, is none of a kernel's, or `reading` fails.
+    /// When the database can't be opened, is not a kernel's, or `reading` fails.
     pub fn read<T>(&self, reading: impl Fn(&Reader<'_>) -> rusqlite::Result<T>) -> Result<T, DbError> {
         let mut copy = self.lock();
         let mut is_locked = false;

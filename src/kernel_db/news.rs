@@ -1,5 +1,6 @@
-//! What is new: the queries of a daemon that looks again and again. Each costs as much as there is news, or as there are
-//! vats, however long the history is.
+//! News: the queries of a daemon that looks again and again.
+//!
+//! Owns the queries whose cost grows with the news or with the number of vats. None may grow with the length of the history.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,6 @@
-//! What the queries return: rows as they stand, nothing of them believed yet.
+//! The rows that the queries return, as they stand in the database.
+//!
+//! Owns their types. It must never correct a value: a row is what was found, and nothing of it is proved yet.
 
 use serde::Deserialize;
 

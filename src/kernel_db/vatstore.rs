@@ -1,4 +1,6 @@
 //! The kernel's rows of a vat's vatstore: keys of `kvStore` that begin with `<vatID>.vs.`.
+//!
+//! Owns the paging, so that no read is long. It must never hold all rows of a vat in memory.
 
 use std::collections::BTreeSet;
 

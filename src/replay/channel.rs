@@ -1,9 +1,9 @@
 //! The driver's end of a worker's pipe: it ends when the worker does.
 //!
-//! A pipe stays open as long as any process has its other end. A worker whose sandbox lets it start nothing is the only one
-//! that has it: there a plain read ends when the worker does, and costs one system call a message instead of two. What
-//! another worker started may live on where no signal of ours reaches it, so whoever waits for that one waits for its
-//! process too.
+//! A pipe stays open as long as any process has its other end. A worker that its sandbox lets start nothing is the only such process: a plain
+//! read ends with the worker, and costs one system call a message instead of two. A process that another worker started may live on where no
+//! signal of ours reaches it, so reads from that one wait for the worker's end too. Owns that wait. It must never block after the worker has
+//! ended.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
@@ -16,11 +16,11 @@ use rustix::io::Errno;
 #[derive(Debug)]
 pub(super) struct Channel {
     pipe: File,
-    /// Becomes readable when the process has ended; `None` where nobody else can have the other end.
+    /// Becomes readable when the process has ended; `None` where no other process can have the other end.
     process: Option<OwnedFd>,
 }
 
-/// What was waited for.
+/// The event that ended a wait.
 enum Ready {
     Pipe,
     /// The process has ended, and the pipe has nothing more to give or take.

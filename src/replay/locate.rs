@@ -1,8 +1,8 @@
-//! Which worker: where it is found, and which version it is.
+//! The worker: finding its program, and its version.
 //!
-//! A worker is a program, so it comes from the operator of this machine and from nobody else: it is named, or it lies in a
-//! directory in which only root and this user can have put it ([`super::trust`]). It never comes from beside a database or
-//! from evidence, and no path in either is looked at. No program runs outside its sandbox, not even to be tried.
+//! Owns the choice. A worker is a program, so it comes from the operator of this machine alone: it is named, or it lies in a
+//! directory in which only root and this user can have put it ([`super::trust`]). It must never come from beside a database
+//! or from evidence, and no path in either is read. No program runs outside its sandbox, not even for a test.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -24,15 +24,15 @@ const WORKER_VARIABLE: &str = "SPANWATCH_WORKER";
 /// The one that a node's own package goes by.
 const NODES_VARIABLE: &str = "XSNAP_WORKER";
 
-/// Where `@agoric/xsnap` puts the worker that it compiles.
+/// The worker that `@agoric/xsnap` compiles, in its package.
 const IN_PACKAGE: &str = "xsnap-native/xsnap/build/bin/lin/release/xsnap-worker";
-/// Where the package is, seen from a directory that may hold it.
+/// The package, in a directory that may hold it.
 const PACKAGES: [&str; 3] = ["node_modules/@agoric/xsnap", "packages/xsnap", "agoric-sdk/packages/xsnap"];
 
-/// How long a worker may take to say its version.
+/// The most time that a worker may take to print its version.
 const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What the operator says of the worker, but for the variables `$SPANWATCH_WORKER` and `$XSNAP_WORKER`.
+/// The worker as the operator names it, but for the variables `$SPANWATCH_WORKER` and `$XSNAP_WORKER`.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
     /// On the command line.
@@ -53,7 +53,7 @@ impl Named {
     }
 }
 
-/// How a worker was found.
+/// The way in which a worker was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundBy {
     /// By `--worker`.
@@ -91,15 +91,15 @@ impl fmt::Display for FoundBy {
 /// A worker's program, what identifies it, and the sandbox that it runs in.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkerProgram {
-    /// Where it is.
+    /// The path of the program.
     pub path: PathBuf,
-    /// What it says of itself: `xsnap 0.15.0 (XS 13.3.0)`.
+    /// The version that it prints: `xsnap 0.15.0 (XS 13.3.0)`.
     pub version: String,
     /// sha256 of the bytes that are run.
     pub sha256: String,
-    /// How it was found.
+    /// The way in which it was found.
     pub found_by: FoundBy,
-    /// What stands between its workers and the machine.
+    /// The protection of this machine from its workers.
     #[serde(rename = "sandbox")]
     pub protection: Protection,
     /// The sandbox.
@@ -107,14 +107,14 @@ pub struct WorkerProgram {
     pub sandbox: Arc<Sandbox>,
 }
 
-/// What stands between a program's workers and the machine, for reports.
+/// The protection of this machine from a program's workers, for reports.
 #[derive(Debug, Clone, Serialize)]
 pub struct Protection {
-    /// How much was asked for.
+    /// The mode that was asked for.
     pub mode: Mode,
     /// The layers that hold.
     pub layers: Vec<Layer>,
-    /// Those that do not, and why.
+    /// The layers that do not hold, and why.
     pub missing: Vec<MissingLayer>,
     /// The results of the self-test; `None` if the worker evaluates no script. They vary from run to run.
     #[serde(skip)]
@@ -156,7 +156,7 @@ pub enum LocateError {
     Distrusted {
         /// The file.
         path: PathBuf,
-        /// Who can change it.
+        /// The users who can change it.
         distrust: Distrust,
     },
     /// The file can't be read or run.
@@ -164,7 +164,7 @@ pub enum LocateError {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The program does not run in such a sandbox.
@@ -180,7 +180,7 @@ pub enum LocateError {
         /// The fault.
         fault: SandboxFault,
     },
-    /// It is a program, but no worker.
+    /// The program is no worker.
     #[error(
         "{} is not an xsnap worker: asked for its version (-v) it said {said:?}, not \"xsnap … (XS …)\"; name another with --worker",
         path.display()
@@ -188,7 +188,7 @@ pub enum LocateError {
     NotAWorker {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The text that it printed.
         said: String,
     },
 }
@@ -215,8 +215,8 @@ impl WorkerProgram {
     /// its sandbox.
     ///
     /// # Errors
-    /// When there is none, one of those named is no worker, the nearest one could be a stranger's, or a sandbox such as is asked
-    /// for can't be had.
+    /// When there is none, one of those named is no worker, the nearest one could be a stranger's, or the sandbox that was
+    /// asked for can't be made.
     pub fn find(named: &Named, settings: &Settings, limits: &Limits) -> Result<Vec<Self>, LocateError> {
         let here = std::env::current_dir().unwrap_or_default();
         let (paths, found_by) = choose(named, |name| std::env::var_os(name), &here)?;
@@ -241,7 +241,7 @@ impl WorkerProgram {
             sandbox = prepare(&Settings { huge_pages: false, ..settings.clone() })?;
             tried = version(&sandbox, limits);
         }
-        // Where there are no namespaces to be had, the base stands alone, if that may be.
+        // Without namespaces the base stands alone, if the mode allows that.
         if let Err(error) = &tried
             && error.layer == Some(Layer::Namespaces)
             && settings.mode == Mode::Default
@@ -271,7 +271,7 @@ impl WorkerProgram {
     }
 }
 
-/// Which paths, and by whose word. `variable` gives a variable of the environment.
+/// The paths of workers, and the way in which they were found. `variable` gives a variable of the environment.
 fn choose(
     named: &Named,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -310,7 +310,7 @@ fn nearest(here: &Path) -> Option<PathBuf> {
     })
 }
 
-/// What the program prints for `-v`, and why it was stopped if it was.
+/// The text that the program prints for `-v`, and the reason if it was stopped.
 fn version(sandbox: &Sandbox, limits: &Limits) -> Result<(String, Option<Stopped>), SpawnError> {
     let limits = Limits { delivery_max: VERSION_TIME_MAX, ..limits.clone() };
     let End { said, stopped, .. } = run_alone(sandbox, &["-v"], &limits)?;

@@ -1,19 +1,19 @@
 //! The messages of the worker's protocol.
 //!
 //! Source: `runToIdle` in `@agoric/xsnap/src/xsnap.js`, and `handleUpstream` in
-//! `swingset-vat/src/kernel/vat-loader/manager-subprocess-xsnap.js`.
+//! `swingset-vat/src/kernel/vat-loader/manager-subprocess-xsnap.js`. Owns their forms. It must never read or write a pipe.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What a worker says.
+/// A message of a worker.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromWorker<'a> {
     /// A command is done.
     Done {
-        /// What it cost; `None` where the worker states no cost.
+        /// The cost in computrons; `None` where the worker states none.
         computrons: Option<u64>,
         /// The command's reply.
         reply: &'a [u8],
@@ -24,16 +24,16 @@ pub enum FromWorker<'a> {
     Syscall(Cow<'a, str>),
     /// The vat printed something, or wrote to the test log. Neither is in the transcript.
     Console {
-        /// What it printed, as the arguments' JSON texts.
+        /// The printed arguments, as JSON texts.
         text: String,
-        /// Which of both it is.
+        /// The kind of output.
         tag: &'static str,
         /// All of what it said, as JSON text.
         query: String,
     },
 }
 
-/// What a worker says that no worker says.
+/// A message that is not of the protocol.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {shown:?}")]
 pub struct MessageError {
@@ -85,7 +85,7 @@ fn parse_query(query: &[u8]) -> Option<FromWorker<'_>> {
     Some(FromWorker::Console { text, tag, query: query.into_owned() })
 }
 
-/// What a worker asks that is no syscall, by its first word, and what the kernel answers.
+/// The requests of a worker that are no syscalls, by their first word, and the kernel's answers.
 const ASIDES: [(&str, &str); 2] = [("sourcedConsole", "[\"ok\"]"), ("testLog", "[\"OK\"]")];
 
 /// The kernel's answer to a query that is no syscall.

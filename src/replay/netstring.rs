@@ -1,7 +1,7 @@
-//! Netstrings, `<length>:<bytes>,`: how messages stand on the worker's pipes (`@endo/netstring`).
+//! Netstrings, `<length>:<bytes>,`: the frames of messages on the worker's pipes (`@endo/netstring`).
 //!
-//! The reader believes no length: more than the kernel itself would take is refused before anything is allocated, and
-//! memory grows with what has arrived, not with what was promised.
+//! Owns the framing and the limit on a message. It must never believe a length: more than the kernel itself would take is refused before
+//! anything is allocated, and memory grows with the bytes that arrived.
 
 use std::io::{self, IoSlice, Read, Write};
 
@@ -36,7 +36,7 @@ pub enum NetstringError {
 pub struct NetstringReader<R> {
     from: R,
     buffer: Vec<u8>,
-    /// Where the bytes that are not used yet begin, and where they end.
+    /// The range of bytes that are not used yet.
     start: usize,
     end: usize,
 }
@@ -52,7 +52,7 @@ impl<R: Read> NetstringReader<R> {
         self.start == self.end
     }
 
-    /// What it reads from.
+    /// The pipe that it reads from.
     pub fn source(&self) -> &R {
         &self.from
     }

@@ -1,10 +1,10 @@
-//! The worker's process: its pipes, and how it ends.
+//! The worker's process: its pipes, and its end.
 //!
-//! Owns the certainty that no worker outlives the [`Process`] that stands for it. It knows nothing of the protocol, and
-//! nothing of the sandbox that [`crate::sandbox`] starts it in.
+//! Owns the certainty that no worker outlives the [`Process`] that stands for it. It must never know the protocol, or the sandbox in which
+//! [`crate::sandbox`] starts the process.
 //!
-//! Descriptors (`@agoric/xsnap/src/xsnap.js`): 0 null, 1 and 2 a pipe that is drained, 3 commands, 4 replies, 5 and 6
-//! null, 7 the snapshot that the worker writes, 8 the one that it reads or null; nothing else is passed on.
+//! Descriptors (`@agoric/xsnap/src/xsnap.js`): 0 null, 1 and 2 a pipe that is drained, 3 commands, 4 replies, 5 and 6 null, 7 the snapshot
+//! that the worker writes, 8 the one that it reads or null; no other is passed on.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -24,10 +24,10 @@ use super::watch::{Limits, Stopped, Watch, Watcher};
 use crate::record::image::{IMAGE_BYTES_MAX, Intake};
 use crate::sandbox::{Member, Pipes, Resources, Sandbox, SandboxedProcess, SpawnError};
 
-/// How long a worker that closed its pipe may take to end.
+/// The most time between the closing of a worker's pipe and its end.
 const END_GRACE: Duration = Duration::from_secs(5);
 
-/// How long the watcher may take to read what is in the pipe.
+/// The most time that the watcher may take to empty the pipe.
 const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 
 /// A worker's process. Ends with this value, with all that it may have started.
@@ -38,11 +38,11 @@ pub struct Process {
     status: Option<ExitStatus>,
     watch: Arc<Watch>,
     watcher: Option<JoinHandle<()>>,
-    /// What it prints to; the watcher reads it.
+    /// The pipe that it prints to; the watcher reads it.
     output: OwnedFd,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug)]
 pub struct End {
     /// The exit status; `None` if it had to be killed because it would not end.
@@ -56,13 +56,13 @@ pub struct End {
 /// The pipes and files of a new worker.
 #[derive(Debug)]
 pub struct Ends<'a> {
-    /// What it reads commands from.
+    /// The pipe that it reads commands from.
     pub commands: BorrowedFd<'a>,
-    /// What it writes replies to.
+    /// The pipe that it writes replies to.
     pub replies: BorrowedFd<'a>,
-    /// What it writes a snapshot to.
+    /// The pipe that it writes a snapshot to.
     pub save: Option<BorrowedFd<'a>>,
-    /// What it reads a snapshot from.
+    /// The file that it reads a snapshot from.
     pub load: Option<BorrowedFd<'a>>,
 }
 
@@ -183,7 +183,7 @@ impl Process {
         };
         self.status = Some(match status {
             Ok(Some((_, status))) => ExitStatus::from_raw(status.as_raw()),
-            // Somebody else has reaped it, which nobody should: as if from outside.
+            // Another part of this process has reaped it, which none should: as if killed from outside.
             Ok(None) | Err(_) => ExitStatus::from_raw(libc::SIGKILL),
         });
     }
@@ -195,7 +195,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs a program as a worker that nobody talks to, with an empty image, until it ends or reaches a limit.
+/// Runs a program as a worker without a driver, with an empty image, until it ends or reaches a limit.
 ///
 /// # Errors
 /// When it can't be started.

@@ -6,7 +6,8 @@
 //! (the kernel kills it too).
 //!
 //! Bytes count: a message is copied into the worker's heap, so deliveries and responses are sent exactly as they stand
-//! in the transcript, and nothing is evaluated that the kernel did not evaluate.
+//! in the transcript, and nothing is evaluated that the kernel did not evaluate. Owns the walk over one span. It must never report trouble of
+//! ours as a finding.
 
 use std::borrow::Cow;
 
@@ -25,32 +26,32 @@ use super::trace::{Aside, Trace, TracedDelivery};
 use super::watch::Limits;
 use super::worker::{Worker, WorkerError, WorkerStart};
 
-/// How many findings are kept of one span.
+/// The most findings that are kept of one span.
 const FINDINGS_MAX: usize = 50;
-/// How much of what a worker says is shown.
+/// The bytes of a worker's message that are shown.
 const SHOWN_BYTES: usize = 300;
 
-/// What a replay starts with.
+/// The start of a replay.
 #[derive(Debug)]
 pub struct ReplayStart<'a> {
     /// The worker's program.
     pub program: &'a WorkerProgram,
-    /// What it is held to.
+    /// The limits of the worker.
     pub limits: &'a Limits,
     /// The vat's options.
     pub options: &'a VatOptions,
-    /// What the worker is given first.
+    /// The worker's first input: bundles or an image.
     pub beginning: &'a Beginning<'a>,
     /// Stop after the delivery at this position and save the heap there, whatever the record does.
     pub probe: Option<Position>,
 }
 
-/// What a replay showed.
+/// The result of a replay.
 #[derive(Debug, Default)]
 pub struct Replay {
     /// The differences, by position; at most some dozens of them.
     pub findings: Vec<Finding>,
-    /// How many differences there were.
+    /// The number of differences.
     pub findings_total: usize,
     /// The position at which the replay could not go on, if there is one.
     pub stopped_at: Option<Position>,
@@ -64,15 +65,15 @@ pub struct Replay {
     pub image: Option<Image>,
     /// Whether it is the recorded one.
     pub is_image_recorded: bool,
-    /// Whether it came to the end of the span.
+    /// Whether the replay reached the end of the span.
     pub is_complete: bool,
-    /// Whether the worker ended for want of memory or stack, as it also does when the machine is short of them.
+    /// Whether the worker ended because memory or stack ran out, as it also does when the machine is short of them.
     pub is_out_of_memory: bool,
-    /// What went wrong on our side. Findings from before it stand.
+    /// The failure on our side, if there was one. Earlier findings stand.
     pub failure: Option<Failure>,
     /// Set where it ran ahead and could not go on for that reason: nothing after its last syscall means anything.
     pub out_of_step: Option<OutOfStep>,
-    /// What the worker did.
+    /// The record of what the worker did.
     pub trace: Trace,
 }
 
@@ -92,15 +93,15 @@ impl Replay {
 
 /// Why a replay can't go on.
 enum Stop {
-    /// What stopped it is among the findings.
+    /// The reason is among the findings.
     Found,
-    /// It ran ahead, and the worker took a response for the answer to something else.
+    /// The replay ran ahead, and the worker took a response for the answer to something else.
     OutOfStep(OutOfStep),
     /// Trouble that says nothing about the record.
     Failed(Failure),
 }
 
-/// What a delivery's command needs beside its text.
+/// The context of a delivery's command.
 struct Delivery<'c, 'a> {
     check: &'c mut SyscallCheck<'a>,
     /// Set as long as the worker is in step and runs ahead.
@@ -179,11 +180,11 @@ fn run(span: &Span<'_>, start: &ReplayStart<'_>, is_ahead: bool) -> Replay {
 
 struct Session {
     worker: Worker,
-    /// Of the item that is being replayed.
+    /// The position of the item that is being replayed.
     position: Position,
     /// Whether responses are sent before they are asked for.
     is_ahead: bool,
-    /// What was printed since the command began.
+    /// The lines printed since the command began.
     asides: Vec<Aside>,
     replay: Replay,
 }
@@ -314,7 +315,7 @@ impl Session {
         early.map_or(Ok(()), Err)
     }
 
-    /// Has the worker save its heap, and compares that with what is recorded.
+    /// Makes the worker save its heap, and compares the hash with the recorded one.
     fn save(&mut self, recorded: Option<Hash256>) -> Result<(), Stop> {
         self.worker.begin_delivery();
         self.worker.expect_image().map_err(|error| self.stop(error))?;
@@ -399,7 +400,7 @@ impl Session {
         }
     }
 
-    /// What the end of a worker means here.
+    /// The meaning of a worker's end here.
     fn stop(&mut self, error: WorkerError) -> Stop {
         let position = self.position;
         Stop::Failed(match error {

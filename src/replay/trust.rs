@@ -1,6 +1,6 @@
-//! Whether a program that was found, and not named, may be run: nobody but root and this user can have put it there.
+//! Whether a program that was found, and not named, may be run: only root and this user can have put it there.
 //!
-//! Owns the rule for directories that are searched. A program that the operator names is not asked this: naming it is the
+//! Owns the rule for directories that are searched. It must never be asked of a program that the operator names: naming it is the
 //! operator's decision.
 
 use std::ffi::OsString;
@@ -18,12 +18,12 @@ const LINKS_MAX: u32 = 40;
 pub struct Distrust {
     /// A file, a directory on the way to it, or a link there.
     pub path: PathBuf,
-    /// How others can change it, as the rest of a sentence.
+    /// The way in which others can change it, as the rest of a sentence.
     pub why: String,
 }
 
 /// Follows a path from the root directory, link by link, and looks at the owner and the mode of everything on the way.
-/// What the path leads to, if only root and this user can change any of it.
+/// The real path, if only root and this user can change any part of it.
 ///
 /// # Errors
 /// The first file, directory or link that others can change.
@@ -43,7 +43,7 @@ pub fn trusted(path: &Path) -> Result<PathBuf, Distrust> {
         let next = at.join(&part);
         let facts = fs::symlink_metadata(&next).map_err(|error| fails(&next, &error))?;
         if facts.is_symlink() {
-            // Everybody may read through a link and nobody can write to one, so its mode says nothing.
+            // Every user may read through a link and none can write to one, so its mode says nothing.
             me.check_owner(&next, &facts)?;
             links += 1;
             if links > LINKS_MAX {
@@ -68,7 +68,7 @@ fn parts(path: &Path) -> Vec<OsString> {
     parts.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// Who this user is, and which group is this user's alone.
+/// This user, and the group that has no other member.
 struct Me {
     user: u32,
     own_group: Option<u32>,
@@ -113,7 +113,7 @@ impl Me {
     }
 }
 
-/// Whether a group has this user in it and nobody else, by the system's own lists. A user who is in none of them, but in a
+/// Whether a group has this user as its only member, by the system's own lists. A user who is in none of them, but in a
 /// directory service, has no private group that could be told.
 fn is_private(user: u32, group: u32, passwd: &str, groups: &str) -> bool {
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();

@@ -15,19 +15,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::sandbox::{Denied, Gauges, Usage, denied};
 
-/// How often a running worker is looked at.
+/// The pause between two looks at a running worker.
 const TICK: Duration = Duration::from_millis(100);
 /// No more than this counts as the time between two looks.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// A worker that can't be looked at this often is stopped.
 const BLIND_MAX: u32 = 50;
-/// How much of what a worker prints is kept: the end of it.
+/// The bytes that are kept of a worker's output: the last ones.
 pub(super) const SAID_BYTES: usize = 4 * 1024;
 
-/// What a running worker is held to. Reaching a limit is never a divergence.
+/// The limits of a running worker. Reaching a limit is never a divergence.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// How long it may neither use the processor nor say anything while something is expected of it.
+    /// The most time without processor use and without a message, while a message is expected.
     pub stall_max: Duration,
     /// Processor time for one delivery.
     pub delivery_cpu_max: Duration,
@@ -39,7 +39,7 @@ pub struct Limits {
     pub span_max: Duration,
     /// Memory that it holds, in bytes: resident, swapped out, and page tables.
     pub resident_max: u64,
-    /// What it may print in all, in bytes.
+    /// The most bytes that it may print in all.
     pub printed_max: u64,
     /// The stack that the process is started with, in bytes: decides how deep code may recurse, so it must be the
     /// node's.
@@ -68,11 +68,11 @@ pub enum Stopped {
     Limit(String),
     /// By its sandbox.
     Sandbox(String),
-    /// It called `abort`, which the sandbox carries out for it.
+    /// The worker called `abort`, which the sandbox carries out.
     Aborted,
 }
 
-/// What the driver tells the watcher, and the other way round.
+/// The state that driver and watcher share.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     deliveries: AtomicU64,
@@ -115,9 +115,9 @@ pub(super) struct Watcher {
     /// Its number as it sees it itself.
     pub(super) own_number: u32,
     pub(super) pidfd: OwnedFd,
-    /// Of the filter of system calls, where it tells us.
+    /// The listener of the filter of system calls, where the kernel has it.
     pub(super) listener: Option<OwnedFd>,
-    /// What it uses.
+    /// The memory and processor time that it uses.
     pub(super) gauges: Option<Gauges>,
     pub(super) output: File,
     pub(super) watch: Arc<Watch>,
@@ -167,7 +167,7 @@ impl Watcher {
                 is_open = self.drain(&mut printed);
             }
             if ended {
-                // What it may have started still holds its pipes, and whoever waits on them waits for those too. It is
+                // Processes that it started may still hold its pipes, and a reader of the pipes waits for them too. It is
                 // not reaped yet, so the group is its own.
                 let _ = kill_process_group(self.pid, Signal::KILL);
                 return;
@@ -215,20 +215,20 @@ impl Watcher {
     }
 }
 
-/// What the watcher remembers between two looks.
+/// The watcher's memory between two looks.
 #[derive(Debug)]
 struct Watched {
     looked: Instant,
-    /// Time that counts: by the clock, but for that in which nobody could have done anything.
+    /// The time that counts: by the clock, without the time in which the machine was suspended or overloaded.
     clock: Duration,
-    /// How long the worker had waited for a processor.
+    /// The time that the worker had waited for a processor.
     waited: Duration,
     deliveries: u64,
     delivery_began: Duration,
     delivery_cpu_began: Duration,
     progress: (u64, Duration),
     progressed: Duration,
-    /// How many looks in a row showed nothing.
+    /// The looks in a row that showed nothing.
     blind: u32,
 }
 

@@ -1,4 +1,6 @@
-//! A worker that can be talked to: the process with its pipes, in the terms of the protocol.
+//! A worker: the process with its pipes, in the terms of the protocol.
+//!
+//! Owns the meaning of a worker's end: a limit, the sandbox, the system, or the worker itself. It must never judge what the worker says.
 
 use std::fmt;
 use std::fs::File;
@@ -18,10 +20,10 @@ use crate::sandbox::{Sandbox, SpawnError};
 /// (`DEFAULT_CRANK_METERING_LIMIT` in `@agoric/xsnap/src/xsnap.js`).
 const METERED_LIMIT: &str = "100000000";
 
-/// How much of an image the worker writes before it waits for us.
+/// The bytes of an image that the worker writes before it waits for us.
 const IMAGE_PIPE_BYTES: usize = 256 * 1024;
 
-/// How a worker is started for one span.
+/// The start of a worker for one span.
 #[derive(Debug)]
 pub struct WorkerStart<'a> {
     /// The program, in its sandbox.
@@ -32,7 +34,7 @@ pub struct WorkerStart<'a> {
     pub is_metered: bool,
     /// The image to start from; blank without one.
     pub image: Option<&'a Image>,
-    /// What it is held to.
+    /// The limits of the worker.
     pub limits: &'a Limits,
 }
 
@@ -42,7 +44,7 @@ pub struct Worker {
     process: Process,
     commands: Channel,
     replies: NetstringReader<Channel>,
-    /// What it writes its heap into; never waited for by reading.
+    /// The pipe that it writes its heap into; never read before it has data.
     saved: File,
     /// Set from the moment on in which it may be told to save its heap.
     intake: Option<Intake>,
@@ -55,23 +57,23 @@ pub enum WorkerError {
     Ended {
         /// The exit.
         exit: String,
-        /// Whether it was for want of memory or stack.
+        /// Whether memory or stack ran out.
         is_out_of_memory: bool,
     },
     /// The process ended because it could not read or write, or was used wrongly.
     Io {
         /// The exit.
         exit: String,
-        /// What it printed last.
+        /// The last text that it printed.
         said: String,
     },
     /// Somebody else killed it.
     Killed(String),
-    /// It was stopped at a limit.
+    /// The worker was stopped at a limit.
     Limit(String),
     /// Its sandbox killed it.
     Sandbox(String),
-    /// It said something that no worker says.
+    /// The worker sent a message that is not of the protocol.
     Protocol(String),
     /// The system refused.
     System(String),
@@ -114,7 +116,7 @@ impl Worker {
         let (replies, reply_writer) = pipe()?;
         let (saved, save) = pipe()?;
         rustix::io::ioctl_fionbio(&saved, true).map_err(io::Error::from)?;
-        // Where so much is not to be had, there are only more turns.
+        // If refused, the transfer just takes more reads.
         let _ = rustix::pipe::fcntl_setpipe_size(&saved, IMAGE_PIPE_BYTES);
         let load = start.image.map(Image::to_read).transpose()?;
         let mut arguments = vec![format!("{}:spanwatch", start.vat)];
@@ -131,7 +133,7 @@ impl Worker {
             load: load.as_ref().map(File::as_fd),
         };
         let process = Process::start(start.sandbox, &arguments, &ends, start.limits)?;
-        // What the worker could start might keep its pipes open.
+        // A process that the worker could start might keep its pipes open.
         let ended = || if start.sandbox.is_solitary() { Ok(None) } else { process.pidfd().map(Some) };
         let commands = Channel::new(commands, ended()?)?;
         let replies = NetstringReader::new(Channel::new(replies, ended()?)?);
@@ -176,7 +178,7 @@ impl Worker {
     pub fn receive(&mut self) -> Result<FromWorker<'_>, WorkerError> {
         let Self { process, replies, saved, intake, .. } = self;
         if let Some(intake) = intake {
-            // It waits for room for its image before it says that it is done.
+            // The worker waits for room for its image before it reports that it is done.
             while replies.is_empty() && process.awaiting(|| replies.source().is_idle_beside(saved))? {
                 while take(intake, saved)? {}
             }
@@ -250,7 +252,7 @@ fn end_of(process: &mut Process) -> WorkerError {
             WorkerError::Sandbox(which.to_owned())
         }
         (_, Some(libc::SIGXFSZ)) => WorkerError::Limit("a file that it wrote grew too large".to_owned()),
-        // What a fault in the program itself brings about; the others come from outside.
+        // These signals come from a fault in the program itself; the others come from outside.
         (_, Some(libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP))
         | (Some(_), None) => {
             WorkerError::Ended { exit: describe(status), is_out_of_memory: matches!(status.code(), Some(11 | 12)) }

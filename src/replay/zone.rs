@@ -1,7 +1,7 @@
-//! Time zones: how far a zone is from UTC, told without a worker, and which names of zones are names and nothing else.
+//! Time zones: the offset of a zone from UTC, found without a worker, and the check of a zone's name.
 //!
-//! Vats can see the local time, so a worker must see the node's. What the system's own zone files say is the measure; a
-//! library reads them, and not the C library that the worker has.
+//! Vats can see the local time, so a worker must see the node's. Owns the reading of the system's zone files, by a library and not by the C
+//! library that the worker has. It must never take a path for a name.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -1,7 +1,7 @@
-//! Layer 8, where the system lets us: a control group for each worker, which holds its memory (cgroups(7), version 2).
+//! Layer 8, where the system allows: a control group for each worker, which limits its memory (cgroups(7), version 2).
 //!
-//! Owns the groups below one that was delegated to us, as systemd does with `Delegate=memory pids`. It never touches a group
-//! with processes that are not ours.
+//! Owns the groups below one that was delegated to us, as systemd does with `Delegate=memory pids`. It must never touch a
+//! group with processes that are not ours.
 
 use std::fs;
 use std::io;
@@ -114,7 +114,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Whether the system has killed for want of memory.
+    /// Whether the system has killed a process of the group because memory ran out.
     pub(crate) fn has_run_out(&self) -> bool {
         let events = fs::read_to_string(self.path.join(EVENTS)).unwrap_or_default();
         events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))

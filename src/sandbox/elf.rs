@@ -1,9 +1,9 @@
 //! The loader and the libraries that a program asks for: read from its headers, with nothing run.
 //!
-//! A loader that is told to list the libraries maps the program that it is asked about, and a program that was made for it
-//! can have its own code run by that. So its rules are followed here instead (ld.so(8)), with one difference: every file
-//! that a rule could lead to is named, not only the one that the loader would take. The worker's own loader then chooses
-//! among them, inside the sandbox.
+//! A loader that is told to list the libraries maps the program, whose own code that can run. So its rules are followed here instead (ld.so(8)),
+//! with one difference: every file that a rule could lead to is named, not only the one that the loader would take. The worker's own loader
+//! then chooses among them, inside the sandbox. Owns those rules. It must never run a program, or name a file that others than root and this
+//! user can change.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -99,7 +99,7 @@ impl Needs {
     }
 }
 
-/// Whether a loader is one of the system's: below a directory for libraries, and nobody but the system's administrator
+/// Whether a loader is one of the system's: below a directory for libraries, and only the system's administrator
 /// and this user can change it. The error says which path is in the way, and why.
 pub(super) fn is_of_the_system(loader: &Path) -> io::Result<()> {
     let refused = |why: String| {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     /// Where this system's loader can be asked, it names no file that is not found here: for the programs of the system,
-    /// which are nobody's but its own.
+    /// which depend on no other directory.
     #[test]
     fn what_the_systems_loader_would_take_is_among_them() {
         for program in ["/bin/sh", "/bin/ls", "/usr/bin/env", "/usr/bin/openssl", "/usr/bin/gdb", "/usr/bin/git"] {

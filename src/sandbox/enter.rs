@@ -59,7 +59,7 @@ pub(super) struct Privileges {
 pub(super) struct Root {
     /// Directories to make, parents first; relative to the root.
     pub(super) directories: Vec<CString>,
-    /// What is mounted: from where, to where (relative to the root), whether it is a directory, whether it may be run.
+    /// The mounts: from, to (relative to the root), whether it is a directory, whether it may be run.
     pub(super) mounts: Vec<Mount>,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Mount {
     pub(super) is_code: bool,
 }
 
-/// Where the root is built: a directory that every system has. What it holds for the others is hidden in our namespace only.
+/// The directory in which the root is built: every system has it. Its content is hidden in our namespace only.
 const BUILT_AT: &CStr = c"/proc";
 /// The most mounts that a root has.
 pub(super) const MOUNTS_MAX: usize = 64;
@@ -273,7 +273,7 @@ unsafe fn take_descriptors(entry: &Entry<'_>, talk: &mut RawFd) -> Result<(), Fa
     }
 }
 
-/// What only the parent can do for us is done when it says so.
+/// Waits for the parent's word that it has done its part.
 unsafe fn wait_for_parent() -> Result<(), Failed> {
     let mut byte = 0_u8;
     loop {
@@ -333,7 +333,7 @@ unsafe fn become_nobody(privileges: Privileges) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Layer 4, second part: no capabilities, none to be had, no processes of its own.
+/// Layer 4, second part: no capabilities, no way to gain any, no processes of its own.
 unsafe fn give_up_privileges() -> Result<(), Failed> {
     #[repr(C)]
     struct Header {

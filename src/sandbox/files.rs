@@ -1,4 +1,6 @@
-//! The files that a worker needs: what Landlock allows and the root of its own mount namespace holds.
+//! The files that a worker needs: Landlock allows them, and the root of its mount namespace holds them.
+//!
+//! Owns the list. It must never name a file that the program, its time zone or its memory allocator does not need.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

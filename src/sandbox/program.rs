@@ -1,4 +1,6 @@
-//! The program that is to be run: a copy that nobody can change or read.
+//! The program that is run: a copy in memory that can be neither changed nor read.
+//!
+//! Owns the copy and its sha256. It must never run a file by its path, which could change after it was checked.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -23,14 +25,14 @@ const MFD_EXEC: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
 /// A program in memory.
 #[derive(Debug)]
 pub(super) struct Program {
-    /// Where it came from.
+    /// The path that it was copied from.
     pub(super) path: PathBuf,
-    /// Of the bytes that will be run.
+    /// The sha256 of the bytes that are run.
     pub(super) sha256: Hash256,
     /// The bytes. They may be run and not read: a process of a program that it may not read shows its memory and its
-    /// environment to nobody but root (`would_dump` in the kernel's `fs/exec.c`).
+    /// environment to root only (`would_dump` in the kernel's `fs/exec.c`).
     pub(super) file: OwnedFd,
-    /// What its headers ask for; nothing if it is complete in itself.
+    /// The loader and libraries that its headers name; none if it is complete in itself.
     needs: Needs,
 }
 
@@ -80,7 +82,7 @@ impl Program {
         Ok(Self { path: path.to_owned(), sha256: Hash256::from_digest(hasher), file, needs })
     }
 
-    /// What the kernel runs it with (`PT_INTERP`), if it is not complete in itself.
+    /// The loader with which the kernel runs it (`PT_INTERP`), if it is not complete in itself.
     ///
     /// # Errors
     /// When that is no loader of the system's.

@@ -1,7 +1,7 @@
-//! What a running process uses, as the system tells it (proc(5)).
+//! The memory and processor time of a running process, as the system counts them (proc(5)).
 //!
 //! Owns three files of `/proc`, opened before the process is the worker: later a `/proc` with `hidepid` would not show it to its own user,
-//! as it cannot be dumped. It judges nothing.
+//! as it cannot be dumped. It must never judge a value.
 
 use std::fs::File;
 use std::io;

@@ -1,11 +1,9 @@
 //! Equality of JSON values, as the kernel means it.
 //!
-//! The kernel compares syscalls as JSON with sorted keys (`swingset-vat/src/lib/djson.js`), after both went through
-//! JavaScript. So numbers are IEEE doubles, strings are UTF-16 (an escape and the character itself are the same, and a
-//! surrogate may stand alone), and the order of keys means nothing.
-//!
-//! [`canonical`] turns a text into bytes that are equal exactly when the values are. It is only for comparing: those
-//! bytes are not JSON.
+//! The kernel compares syscalls as JSON with sorted keys (`swingset-vat/src/lib/djson.js`), after both went through JavaScript. So numbers are
+//! IEEE doubles, strings are UTF-16 (an escape and the character itself are the same, and a surrogate may stand alone), and the order of keys
+//! means nothing. Owns [`canonical`], which turns a text into bytes that are equal exactly when the values are. They are for comparing only:
+//! they are no JSON, and must never be sent or stored.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,6 @@
-//! sha256 in the two ways that the swing-store uses it: over bytes, and chained over the items of a span.
+//! sha256 in the two ways of the swing-store: over bytes, and chained over the items of a span.
+//!
+//! Owns both. It must never accept a hash in another form than 64 lower-case hexadecimal digits.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
 //! One transcript item, sliced but not copied.
 //!
-//! Source of the shapes: `getTranscriptEntry` and the pseudo-deliveries in `swingset-vat/src/kernel/vat-warehouse.js`.
+//! Source of the shapes: `getTranscriptEntry` and the pseudo-deliveries in `swingset-vat/src/kernel/vat-warehouse.js`. Owns the parsing of
+//! items. It must never print a text again from parsed values.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

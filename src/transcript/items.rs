@@ -1,4 +1,6 @@
 //! The texts of a span's items, in one allocation.
+//!
+//! Owns the limit on their bytes. It must never look into a text.
 
 use super::{Hash256, SpanHasher};
 

@@ -1,9 +1,8 @@
-//! What a vat's transcript says: spans, their items, and the hash that proves a copy of them.
+//! Transcripts of vats: spans, their items, and the hash that proves a copy of them.
 //!
 //! Owns the shapes of an item's JSON text (`{"d":delivery,"sc":[{"s":syscall,"r":response}],"r":result}`, written by
-//! `swingset-vat/src/kernel/vat-warehouse.js`), the span hash (`swing-store/src/transcriptStore.js`) and the canonical
-//! equality of syscalls. It does no I/O and must never print an item's text again from parsed values: what goes to the
-//! worker is sliced verbatim out of the item.
+//! `swingset-vat/src/kernel/vat-warehouse.js`), the span hash (`swing-store/src/transcriptStore.js`) and the canonical equality of syscalls. It
+//! does no I/O and must never print an item's text again from parsed values: the text for the worker is sliced verbatim out of the item.
 
 pub mod canonical;
 mod hash;

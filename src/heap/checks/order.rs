@@ -1,7 +1,7 @@
 //! The order of slots: an image numbers them as a walk from the keys and the roots meets them (`fxIndexSlots`).
 //!
 //! Walking again must give 1, 2, 3 … to the last. That is the strongest check of all: it proves that every slot is reachable
-//! and that none refers to another by mistake. The engine recurses here; this must not.
+//! and that none refers to another by mistake. Owns that walk. The engine recurses here; this must never do so.
 
 use crate::heap::error::HeapError;
 use crate::heap::model::Heap;

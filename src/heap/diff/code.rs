@@ -1,4 +1,6 @@
-//! Whether two pieces of byte code are the same program.
+//! The comparison of two pieces of byte code: whether they are the same program.
+//!
+//! Owns which operands may differ. It must never compare keys by number.
 
 use super::CodeDifference;
 use super::keymap::{KeyMap, SameKey};

@@ -130,6 +130,6 @@ fn number(heap: &Heap, keys: &[u32], node: SlotIndex, target: &mut impl FnMut(Sl
         }
         before = slot.kind;
     }
-    // 0 is for what nobody asked for.
+    // 0 marks an object whose number was not asked for.
     number | 1
 }

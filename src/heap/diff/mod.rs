@@ -1,11 +1,11 @@
-//! Whether two heaps are the same heap, and where not.
+//! The comparison of two heaps: whether they are the same, and the places where they differ.
 //!
 //! | what is compared | how |
 //! |---|---|
 //! | objects, variables, values | both heaps are walked in step from the roots; an object of one is an object of the other, one to one |
 //! | properties | by key and in their order, with their attributes |
 //! | arrays, maps, sets | aligned by content first, so that one element more is one difference |
-//! | weak collections | by object and collection, in no order: nobody can see one |
+//! | weak collections | by object and collection, in no order: no program can see one |
 //! | symbols | one to one, by all the places where they stand |
 //! | functions | their code, instruction by instruction, then what their scopes hold |
 //! | regular expressions | their code; not what the last match left behind |
@@ -18,7 +18,8 @@
 //! | sizes of hash tables, order of weak entries, bytes behind the end of a buffer | a count |
 //!
 //! A pair of objects that agrees at first sight is believed at once; one that does not waits until all others are paired, so
-//! that a difference does not make a mess of what is equal. What differs only because something before it did, comes last.
+//! that a difference does not spoil what is equal. A difference that only follows from another one comes last. Must never report two heaps as
+//! isomorphic unless each object has one counterpart.
 
 pub mod align;
 mod code;

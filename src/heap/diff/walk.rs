@@ -2,7 +2,7 @@
 //!
 //! Owns which object of one heap is which of the other. A pair is made where both are found in the same place. One whose
 //! slots agree is believed at once; the others wait until nothing else is left, the most alike first, and what lies behind
-//! them says so. Work is kept in queues: nothing recurses, and each pair is compared at most twice.
+//! them says so. Work is kept in queues: nothing may recurse, and no pair may be compared more than twice.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -37,7 +37,7 @@ struct Walk<'a> {
     /// Pairs that differ at first sight, with how much.
     deferred: BinaryHeap<Reverse<(usize, usize, Arrival)>>,
     is_deferred: HashSet<(SlotIndex, SlotIndex)>,
-    /// With how many nodes of the replayed heap a node was compared in vain.
+    /// The failed comparisons of each node with nodes of the replayed heap.
     tries: HashMap<SlotIndex, u32>,
     /// What can only be judged when all pairs are made.
     open: Vec<Arrival>,
