@@ -8,7 +8,7 @@ log=$(mktemp)
 # Each test that is left out because the machine lacks something adds a line (tests/integration/skip.rs).
 skipped=$(mktemp)
 trap 'rm -f "$log" "$skipped"' EXIT
-export SPANWATCH_TEST_SKIPPED=$skipped
+export TESTS_SKIPPED_FILE=$skipped
 
 case "${1:-}" in
   '') choice=(--skip ::long::) ;;

@@ -1,7 +1,7 @@
 //! Leaving out a test for a thing that the machine does not have: it is said, counted, and an error where the environment
 //! variable `CI` is `true`.
 //!
-//! `scripts/test.sh` names a file in `$SPANWATCH_TEST_SKIPPED` and prints it at its end. Prometheus, the browser and the lab are
+//! `scripts/test.sh` names a file in `$TESTS_SKIPPED_FILE` and prints it at its end. Prometheus, the browser and the lab are
 //! never left out: `make test` sets them up, and without them the tests fail.
 
 use std::fs::File;
@@ -50,7 +50,7 @@ pub fn skip(needs: Needs) {
     assert!(may_skip(needs, is_ci), "{line}, and CI is true");
     // Not with `println!`, which shows only when the test fails.
     let _ = writeln!(std::io::stderr(), "{line}");
-    if let Some(path) = std::env::var_os("SPANWATCH_TEST_SKIPPED") {
+    if let Some(path) = std::env::var_os("TESTS_SKIPPED_FILE") {
         let mut file = File::options().append(true).create(true).open(path).expect("the list of what is left out");
         writeln!(file, "{line}").expect("write");
     }
