@@ -264,14 +264,14 @@ pub enum Repeat {
     /// The same findings each time.
     Deterministic,
     /// Not each time: what else there was.
-    Flaky(Vec<Outcome>),
+    Flaky(Vec<RepeatOutcome>),
     /// They failed for a reason of ours.
     Unconfirmed(String),
 }
 
 /// What some of several replays found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct RepeatOutcome {
     /// How many.
     pub times: u32,
     /// What; empty if they did as recorded.

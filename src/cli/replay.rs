@@ -16,7 +16,7 @@ use super::{CliError, Exit};
 use crate::audit::Contradictions;
 use crate::evidence::{Case, Replacement, column, worker_facts};
 use crate::judge::heaps;
-use crate::judge::{Court, House, Judged, judge};
+use crate::judge::{Judged, Repeats, SharedReplays, judge};
 use crate::record::image::Image;
 use crate::replay::{FoundBy, ReplayStart, WorkerProgram};
 use crate::report::compared::Compared;
@@ -79,8 +79,8 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
     let replacements: Vec<&Replacement> = args.replacements.iter().map(std::sync::Arc::as_ref).collect();
     let beginning = case.beginning(&span, base.as_ref(), &replacements)?;
     let options = case.options();
-    let house = House::default();
-    let court = Court { repeats: args.repeat.repeats, house: &house };
+    let replays = SharedReplays::default();
+    let repeats = Repeats { times: args.repeat.repeats, shared: &replays };
     let mut out = visible::stdout();
     let mut totals = Totals::default();
     let mut compared = Compared::of(programs.len());
@@ -89,7 +89,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
     for (worker, program) in programs.iter().enumerate() {
         let started = Instant::now();
         let start = ReplayStart { program, limits: &limits, options: &options, beginning: &beginning, probe: None };
-        let mut judged = judge(&span, &start, &court);
+        let mut judged = judge(&span, &start, &repeats);
         heaps::add_to(&mut judged, recorded_end.as_ref());
         columns.push(column(&judged.verdict, worker_facts(program, &limits)));
         let report = report(&case, worker, judged, started.elapsed());

@@ -14,7 +14,7 @@ use super::args::{DbArgs, Format, Given, RepeatArgs, SelectionArgs, WorkerArgs, 
 use super::{CliError, Exit, chain};
 use crate::evidence::{EvidenceError, Keeper, WorkerColumn, column, note_workers, worker_facts};
 use crate::history::History;
-use crate::judge::{Court, House};
+use crate::judge::{Repeats, SharedReplays};
 use crate::kernel_db::Access;
 use crate::log::Wishes;
 use crate::plan::plan;
@@ -92,14 +92,14 @@ pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
     }
     let units = plan(&survey, &record, &selection);
     let limits = args.worker.limits();
-    let house = House::default();
+    let replays = SharedReplays::default();
     let keeper = args.evidence.keeper()?;
     let context = Context {
         record: &record,
         survey: &survey,
         programs: &programs,
         limits: &limits,
-        court: Court { repeats: args.repeat.repeats, house: &house },
+        repeats: Repeats { times: args.repeat.repeats, shared: &replays },
         evidence: keeper.as_ref(),
     };
 

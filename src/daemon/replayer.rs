@@ -22,7 +22,7 @@ use super::view::KeptBy;
 use super::work::Claim;
 use crate::daemon::config::CaptureWhen;
 use crate::daemon::metrics::observe;
-use crate::judge::Court;
+use crate::judge::Repeats;
 use crate::kernel_db::DbError;
 use crate::plan::{Base, PlannedSpan};
 use crate::store::{Job, Outcome, SpanSource, StoreError, now};
@@ -72,7 +72,7 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
         survey: &survey,
         programs: &shared.programs,
         limits: &shared.limits,
-        court: Court { repeats: shared.config.evidence.repeats, house: &shared.house },
+        repeats: Repeats { times: shared.config.evidence.repeats, shared: &shared.replays },
         evidence: shared.evidence.as_ref(),
     };
     let mut judged = HashSet::new();

@@ -14,7 +14,7 @@ use super::view::{NodeState, View};
 use super::work::{Claim, Work};
 use super::worker;
 use crate::evidence::Keeper;
-use crate::judge::House;
+use crate::judge::SharedReplays;
 use crate::kernel_db::KernelDb;
 use crate::record::{Archives, Captured, Captures, Record};
 use crate::replay::{Limits, WorkerProgram};
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     /// The limits of a worker.
     pub(super) limits: Limits,
     /// The parts that all replays share.
-    pub(super) house: House,
+    pub(super) replays: SharedReplays,
     /// The claims on spans.
     pub(super) work: Work,
     /// The node as it is known.
@@ -75,7 +75,7 @@ impl Shared {
         let shared = Self {
             record: Record::new(db, archives).with_captures(Captures::of(captured)),
             limits,
-            house: House::default(),
+            replays: SharedReplays::default(),
             work: Work::new(metrics.workers_running.clone()),
             view: View::new(),
             pauses: Pauses::default(),

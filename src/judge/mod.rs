@@ -12,30 +12,30 @@ use crate::record::image::Image;
 use crate::replay::{OutOfStep, Replay, ReplayStart, replay, replay_ahead};
 use crate::span::Span;
 use crate::transcript::VatId;
-use crate::verdict::{Divergence, Failure, Finding, Outcome, Partial, Repeat, Verdict};
+use crate::verdict::{Divergence, Failure, Finding, Partial, Repeat, RepeatOutcome, Verdict};
 
 /// How often a divergence is repeated unless told otherwise.
 pub const REPEATS: u32 = 3;
 
-/// How replays are made.
+/// How often divergences are repeated, beside which other replays.
 #[derive(Debug, Clone, Copy)]
-pub struct Court<'a> {
+pub struct Repeats<'a> {
     /// How often a divergence is repeated.
-    pub repeats: u32,
-    /// What it has in common with the others of this process.
-    pub house: &'a House,
+    pub times: u32,
+    /// The state that all replays of the process share.
+    pub shared: &'a SharedReplays,
 }
 
-/// What all courts of a process share.
+/// The state that all replays of a process share.
 #[derive(Debug, Default)]
-pub struct House {
+pub struct SharedReplays {
     /// Shared by all replays, but for one that must have the machine's memory to itself.
     memory: RwLock<()>,
     /// Vats that print: the record does not say where, so none can run ahead.
     printing: Mutex<HashSet<VatId>>,
 }
 
-impl House {
+impl SharedReplays {
     fn prints(&self, vat: &VatId) -> bool {
         self.printing.lock().unwrap_or_else(PoisonError::into_inner).contains(vat)
     }
@@ -77,13 +77,13 @@ impl Judged {
 
 /// Replays a span, again if something differs, and says what that means.
 #[must_use]
-pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, court: &Court<'_>) -> Judged {
-    let memory = &court.house.memory;
+pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, repeats: &Repeats<'_>) -> Judged {
+    let memory = &repeats.shared.memory;
     let beside_others = || {
         let _shared = memory.read().unwrap_or_else(PoisonError::into_inner);
         replay(span, start)
     };
-    let mut replays = if court.house.prints(&span.id.vat) { Vec::new() } else { ahead(span, start, court.house) };
+    let mut replays = if repeats.shared.prints(&span.id.vat) { Vec::new() } else { ahead(span, start, repeats.shared) };
     if replays.is_empty() {
         replays.push(beside_others());
     }
@@ -102,7 +102,7 @@ pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, court: &Court<'_>) -> Jud
         }
         replays.push(again);
     }
-    while replays.len() <= court.repeats as usize {
+    while replays.len() <= repeats.times as usize {
         let mut again = beside_others();
         let is_known = |image: &Image| replays.iter().any(|before| hash_of(before) == Some(image.hash()));
         if again.image.as_ref().is_some_and(is_known) && !again.is_image_recorded {
@@ -115,13 +115,13 @@ pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, court: &Court<'_>) -> Jud
 
 /// The quick way. No replay if that could not be gone to the end; where it met a difference that way, what a replay that did not run
 /// ahead says of the same, and before it the first one unless it is confirmed.
-fn ahead(span: &Span<'_>, start: &ReplayStart<'_>, house: &House) -> Vec<Replay> {
-    let _shared = house.memory.read().unwrap_or_else(PoisonError::into_inner);
+fn ahead(span: &Span<'_>, start: &ReplayStart<'_>, shared: &SharedReplays) -> Vec<Replay> {
+    let _shared = shared.memory.read().unwrap_or_else(PoisonError::into_inner);
     let quick = replay_ahead(span, start);
     match quick.out_of_step {
         None => vec![quick],
         Some(OutOfStep::Printed) => {
-            house.note_printing(&span.id.vat);
+            shared.note_printing(&span.id.vat);
             Vec::new()
         }
         Some(OutOfStep::Differed) => {
@@ -166,7 +166,7 @@ fn diverged(span: &Span<'_>, replays: &[Replay]) -> Verdict {
 
 /// What the repeats say of the first replay's findings.
 fn repeat(once: &Replay, repeats: &[Replay]) -> Repeat {
-    let mut others: Vec<Outcome> = Vec::new();
+    let mut others: Vec<RepeatOutcome> = Vec::new();
     let mut trouble = None;
     for again in repeats {
         if is_same(once, again) {
@@ -193,9 +193,9 @@ pub fn is_same(one: &Replay, other: &Replay) -> bool {
     one.findings == other.findings && one.findings_total == other.findings_total
 }
 
-fn count(outcomes: &mut Vec<Outcome>, findings: &[Finding]) {
+fn count(outcomes: &mut Vec<RepeatOutcome>, findings: &[Finding]) {
     match outcomes.iter_mut().find(|outcome| outcome.findings == findings) {
         Some(outcome) => outcome.times += 1,
-        None => outcomes.push(Outcome { times: 1, findings: findings.to_vec() }),
+        None => outcomes.push(RepeatOutcome { times: 1, findings: findings.to_vec() }),
     }
 }

@@ -11,7 +11,7 @@ use crate::audit::Contradiction;
 use crate::record::Origin;
 use crate::replay::WorkerProgram;
 use crate::span::{BaseKind, SpanBegins, SpanEnds};
-use crate::verdict::{Finding, HeapAnswer, Outcome, Repeat, Verdict};
+use crate::verdict::{Finding, HeapAnswer, Repeat, RepeatOutcome, Verdict};
 use crate::verify::SpanReport;
 
 /// One span's outcome.
@@ -50,7 +50,7 @@ struct SpanLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     repeat_findings: Option<&'a [Finding]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    outcomes: Option<&'a [Outcome]>,
+    outcomes: Option<&'a [RepeatOutcome]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     heap: Option<&'a HeapAnswer>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,7 +134,7 @@ pub fn span(report: &SpanReport) -> String {
         findings: divergence.map(|divergence| &divergence.findings[..]),
         findings_total: divergence.map(|divergence| divergence.findings_total),
         repeat: divergence.map(|divergence| divergence.repeat.label()),
-        repeat_findings: outcomes.and_then(<[Outcome]>::first).map(|outcome| &outcome.findings[..]),
+        repeat_findings: outcomes.and_then(<[RepeatOutcome]>::first).map(|outcome| &outcome.findings[..]),
         outcomes,
         heap: divergence.and_then(|divergence| divergence.heap.as_deref()),
         evidence: report.evidence.as_ref().and_then(|kept| kept.as_ref().ok()).map(|kept| &kept.folder[..]),

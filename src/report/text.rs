@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Totals;
 use crate::kernel_db::SpanRow;
 use crate::span::{SpanBegins, SpanEnds};
-use crate::verdict::{Divergence, Outcome, Repeat, Verdict, VerdictKind};
+use crate::verdict::{Divergence, Repeat, RepeatOutcome, Verdict, VerdictKind};
 use crate::verify::SpanReport;
 use crate::visible::Lines;
 use crate::words::{plural, vat_name};
@@ -112,7 +112,7 @@ fn repeated(report: &SpanReport, repeat: &Repeat, text: &mut Lines) {
     match repeat {
         Repeat::Deterministic => writeln!(text, "    deterministic: each fresh worker did the same again"),
         Repeat::Flaky(outcomes) => {
-            for Outcome { times, findings } in outcomes {
+            for RepeatOutcome { times, findings } in outcomes {
                 let workers = plural(u64::from(*times), "fresh worker", "fresh workers");
                 let what = if findings.is_empty() { "as recorded" } else { "otherwise:" };
                 writeln!(text, "    flaky: {workers} did {what}");
@@ -317,8 +317,8 @@ mod tests {
         };
         vec![
             with(&all, 7, Repeat::Deterministic),
-            with(&one, 60, Repeat::Flaky(vec![Outcome { times: 3, findings: Vec::new() }])),
-            with(&one, 1, Repeat::Flaky(vec![Outcome { times: 1, findings: all[3..4].to_vec() }])),
+            with(&one, 60, Repeat::Flaky(vec![RepeatOutcome { times: 3, findings: Vec::new() }])),
+            with(&one, 1, Repeat::Flaky(vec![RepeatOutcome { times: 1, findings: all[3..4].to_vec() }])),
             with(&one, 1, Repeat::Unconfirmed("the worker was killed".to_owned())),
         ]
     }

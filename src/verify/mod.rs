@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use crate::audit;
 use crate::evidence::{Keeper, Witness};
-use crate::judge::{Court, Judged, heaps, judge};
+use crate::judge::{Judged, Repeats, heaps, judge};
 use crate::kernel_db::VatOptions;
 use crate::plan::{Base, PlannedSpan, Survey};
 use crate::record::bundle::CodeBundle;
@@ -47,7 +47,7 @@ pub struct Context<'a> {
     /// The limits of a worker.
     pub limits: &'a Limits,
     /// How replays are repeated.
-    pub court: Court<'a>,
+    pub repeats: Repeats<'a>,
     /// The place of the evidence of divergences, if it is kept.
     pub evidence: Option<&'a Keeper>,
 }
@@ -121,7 +121,7 @@ impl<'a> SpanOnItsWay<'a> {
             beginning: &beginning,
             probe: None,
         };
-        let mut judged = judge(&span, &start, &context.court);
+        let mut judged = judge(&span, &start, &context.repeats);
         self.report.add_replay(judged.first());
         let recorded_end = self.compare_heaps(&span, &mut judged);
         self.keep_evidence(&text, &span, &start, &judged, recorded_end.as_ref());
