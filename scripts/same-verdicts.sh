@@ -18,8 +18,8 @@ const SENTENCES = ['explanation', 'failure', 'why', 'what', 'text'];
 // Times, and what a worker found in its sandbox.
 const TIMES = ['seconds', 'probe'];
 // Fields and types of lines that were added since version 0.1.0.
-const ADDED = ['items_from', 'base_from', 'names', 'argument', 'moved_to', 'exit', 'per_worker', 'disagree', 'trace_kinds', 'commit'];
-const ADDED_TYPES = ['plan', 'workers_disagree'];
+const ADDED = ['items_from', 'base_from', 'names', 'argument', 'moved_to', 'exit', 'by_worker', 'trace_kinds', 'commit'];
+const ADDED_TYPES = ['plan', 'disagreement'];
 // A moved syscall was told as "as syscall N: ...": the text behind it stays compared.
 const MOVED = /^as syscall \d+: /;
 
@@ -29,6 +29,8 @@ const clean = value => {
   if (value === null || typeof value !== 'object') return value;
   const left = Object.entries(value).filter(([key]) => ![...SENTENCES, ...TIMES, ...ADDED].includes(key));
   const object = Object.fromEntries(left.map(([key, inner]) => [key, clean(inner)]));
+  // Why a layer of the sandbox is missing is a sentence too.
+  if ('layer' in object) delete object.reason;
   // A flaky replay gives another hash each time.
   if (object.repeat === 'flaky') for (const key of ['findings', 'repeat_findings', 'outcomes', 'heap']) delete object[key];
   return object;
