@@ -2,7 +2,7 @@
 #   npm install --package-lock-only @agoric/xsnap@VERSION
 # in config/worker, or mount the node's worker over /usr/local/bin/xsnap-worker.
 #
-# A tag can be moved to another image, a digest cannot. This pins the three base images:
+# A tag can move to another image, a digest cannot. These commands pin the three base images:
 #   digest() { docker buildx imagetools inspect "$1" --format '{{.Manifest.Digest}}'; }
 #   pin() { echo "$1@$(digest "$1")"; }
 #   docker build --build-arg NODE_IMAGE="$(pin docker.io/library/node:20-bookworm)" \
@@ -16,7 +16,7 @@ ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-slim
 FROM ${NODE_IMAGE} AS worker
 WORKDIR /build
 COPY config/worker/package.json config/worker/package-lock.json ./
-# Exactly what the lock file lists, each package checked against its hash. The worker is compiled as it is installed.
+# Installs exactly the packages of the lock file, each checked against its hash. Installing the worker compiles it.
 RUN npm ci --no-audit --no-fund \
  && cp node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/release/xsnap-worker /xsnap-worker \
  && /xsnap-worker -v
@@ -29,7 +29,7 @@ COPY . .
 RUN cargo build --release --locked --bin spanwatch && cp target/release/spanwatch /spanwatch
 
 FROM ${DEBIAN_IMAGE}
-# The number is what the node's group must let in; override it with `--user`.
+# The node's files must be readable for this user's group; override both with `--user`.
 RUN groupadd --gid 65520 spanwatch && useradd --uid 65520 --gid 65520 --no-create-home --shell /usr/sbin/nologin spanwatch \
  && install -d -o spanwatch -g spanwatch -m 0750 /state
 COPY --from=worker /xsnap-worker /usr/local/bin/xsnap-worker
@@ -42,7 +42,7 @@ ENV SPANWATCH_STATE_DIR=/state \
 VOLUME /state
 EXPOSE 9488
 STOPSIGNAL SIGTERM
-# The image has no curl; bash has sockets.
+# The image has no curl, but bash can open sockets.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
   CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${SPANWATCH_HTTP_LISTEN##*:} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '^alive' <&3"]
 ENTRYPOINT ["/usr/local/bin/spanwatch"]

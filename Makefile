@@ -1,5 +1,5 @@
-# What a newcomer needs: `make demo` and `make test`. Both set up whatever is missing; second runs reuse what is there.
-# `make test-long` runs the tests that are too long for every change.
+# To begin: `make demo` and `make test`. Both install missing parts; later runs reuse them.
+# `make test-long` runs the slow tests.
 
 LAB := tests/lab
 KINDS := everything items archives nothing
@@ -9,7 +9,7 @@ DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json) $(LAB)/data/delicate/lab.json
 
 .PHONY: demo test test-long test-setup check deny fuzz fuzz-long lab bench clean
 
-## Builds, starts a real kernel and the daemon beside it, and shows a wrong record caught.
+## Builds, starts a real kernel and the daemon beside it, and catches a falsified record.
 demo:
 	$(MAKE) -j2 target/release/spanwatch $(LAB)/.cache/.bundled
 	scripts/demo.sh
@@ -18,22 +18,22 @@ demo:
 target/release/spanwatch:
 	cargo build --release --locked
 
-## Sets up and runs the tests, all but the long ones.
+## Sets up and runs all tests but the slow ones.
 test: test-setup
 	scripts/test.sh
 
-## Sets up and runs the long tests: those in a module named `long`.
+## Sets up and runs the slow tests: those in a module named `long`.
 test-long: test-setup
 	scripts/test.sh long
 
-## The programs and databases that the tests need.
+## Installs the programs and makes the databases that the tests need.
 test-setup:
 	scripts/prometheus.sh
 	scripts/browser.sh
 	$(MAKE) -j2 lab
 	scripts/odd-worker.sh
 
-## What every commit holds: format, lints, documentation, licences of dependencies.
+## Checks format, lints and documentation, as for every commit.
 check:
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
@@ -50,7 +50,7 @@ fuzz:
 fuzz-long:
 	scripts/fuzz.sh all 600
 
-## The databases that the tests verify, one for each kind of node.
+## Makes the databases that the tests verify, one for each kind of node.
 lab: $(DATABASES)
 
 # npm compiles the worker; the stamp is newer than the lock file once that is done.
@@ -59,7 +59,7 @@ $(LAB)/node_modules/.installed: $(LAB)/package-lock.json
 	test -x $(WORKER)
 	touch $@
 
-# Bundling takes most of a minute and is shared by all databases, so it is not done four times at once.
+# All databases share the bundles. Bundling takes most of a minute, so it is done once, before them.
 $(LAB)/.cache/.bundled: $(LAB)/node_modules/.installed $(LAB_SOURCES)
 	cd $(LAB) && node lab.mjs --bundles-only
 	touch $@
@@ -73,7 +73,7 @@ $(LAB)/data/%/lab.json: $(LAB)/.cache/.bundled
 	rm -rf $(@D)
 	cd $(LAB) && node lab.mjs --out data/$* --keep $* --deliveries 100
 
-## Measures: the worker alone, spanwatch, and a verifier around the official driver; then a long history against a short one.
+## Measures the worker alone, spanwatch, and a verifier around the official driver; then a long history and a short one.
 bench: target/release/spanwatch $(LAB)/bench-data/bench/lab.json
 	node $(LAB)/bench.mjs --spanwatch target/release/spanwatch
 	$(MAKE) $(LAB)/bench-data/long/agoric $(LAB)/bench-data/brief/agoric
@@ -85,7 +85,7 @@ $(LAB)/bench-data/long/agoric: | $(LAB)/bench-data/bench/lab.json
 $(LAB)/bench-data/brief/agoric: | $(LAB)/bench-data/bench/lab.json
 	node $(LAB)/bench/synthetic.mjs $(LAB)/bench-data/bench/agoric/swingstore.sqlite $@ --vats 4 --spans 10
 
-# Takes some minutes, and is not made anew until it is removed.
+# Takes some minutes; made again only after it was removed.
 $(LAB)/bench-data/bench/lab.json: | $(LAB)/node_modules/.installed
 	rm -rf $(@D)
 	cd $(LAB) && node lab.mjs --out bench-data/bench --bench --snapshot-initial 3 --snapshot-interval 20
