@@ -11,7 +11,7 @@
 //! 5. [`verify`] is this way of one span, [`schedule`] walks many spans on several threads, [`report`] prints the outcomes.
 //! 6. [`audit`] checks the kernel's responses without a worker; [`evidence`] keeps a divergence; [`heap`] compares two heap
 //!    images whose hashes differ; [`forensics`] explains.
-//! 7. `daemon` does all of this beside a live node, with `store` as its memory; [`cli`] is the program.
+//! 7. `daemon` does all of this beside a live node, with `store` as its memory and `tally` for its counters; [`cli`] is the program.
 //!
 //! `ARCHITECTURE.md` has the invariants of each module. `examples/verify.rs` verifies a database with this library.
 
@@ -61,6 +61,7 @@ pub mod forensics;
 
 mod daemon;
 mod store;
+mod tally;
 
 pub mod cli;
 

@@ -9,7 +9,8 @@ use super::args::Format;
 use super::run::ConfigArgs;
 use super::{CliError, Exit};
 use crate::report::json;
-use crate::store::{Acknowledged, AlarmKind, Store, VerdictFilter, VerdictRow};
+use crate::store::{Acknowledged, AlarmKind, RowState, Store, Stored, VerdictFilter, VerdictRow};
+use crate::verdict::VerdictKind;
 use crate::visible::{self, Lines};
 use crate::words::vat_name;
 
@@ -52,7 +53,7 @@ pub(super) fn run(args: &VerdictsArgs) -> Result<Exit, CliError> {
     store.verdicts(&filter, |row| {
         rows += 1;
         if row.acknowledged == Some(false) {
-            let is_worst = exit == Exit::Diverged || matches!(&*row.verdict, "diverged" | "contradicted" | "changed");
+            let is_worst = exit == Exit::Diverged || needs_exit_diverged(&row.verdict);
             exit = if is_worst { Exit::Diverged } else { Exit::Incomplete };
         }
         if written.is_ok() {
@@ -79,14 +80,21 @@ fn check_vat(store: &Store, vat: Option<&str>) -> Result<(), CliError> {
     }
 }
 
-/// A line, and another for what is to be said about it.
+/// Whether a row in the list is enough for the exit code of a divergence.
+fn needs_exit_diverged(state: &Stored<RowState>) -> bool {
+    [RowState::Judged(VerdictKind::Diverged), RowState::Judged(VerdictKind::Contradicted), RowState::Changed]
+        .iter()
+        .any(|alarming| state.is(*alarming))
+}
+
+/// The line of a row, and more lines with its explanation and notes.
 fn text(row: &VerdictRow) -> String {
-    let verdict = match &*row.verdict {
-        "diverged" => "DIVERGED",
-        "contradicted" => "CONTRADICTED",
-        "changed" => "CHANGED",
+    let verdict = match &row.verdict {
+        Stored::Known(RowState::Judged(VerdictKind::Diverged)) => "DIVERGED",
+        Stored::Known(RowState::Judged(VerdictKind::Contradicted)) => "CONTRADICTED",
+        Stored::Known(RowState::Changed) => "CHANGED",
         _ if row.damage => "DAMAGED",
-        verdict => verdict,
+        verdict => verdict.label(),
     };
     let when = row.finished_at.map_or_else(|| "-".to_owned(), time);
     let mut first = format!(
@@ -97,7 +105,8 @@ fn text(row: &VerdictRow) -> String {
         row.start,
         row.end
     );
-    if let (Some(base), Some(deliveries), Some(seconds)) = (&row.base, row.deliveries, row.replay_seconds) {
+    let base = row.base.as_ref().map(Stored::label);
+    if let (Some(base), Some(deliveries), Some(seconds)) = (base, row.deliveries, row.replay_seconds) {
         first.push_str(&format!(" {base}, {deliveries} deliveries, {seconds:.2} s"));
     }
     if row.attempts > 0 {

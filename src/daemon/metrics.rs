@@ -18,6 +18,7 @@ use crate::audit::ContradictionKind;
 use crate::evidence::EvidenceError;
 use crate::sandbox::Layer;
 use crate::store::SpanSource;
+use crate::tally::{Counter, Tally};
 use crate::verdict::{Failure, FindingKind, HeapLikeness, Unverifiable, VerdictKind};
 
 /// All series. The help text of each is in [`Metrics::new`].
@@ -312,32 +313,32 @@ impl Metrics {
         let _ = self.registry.register(Box::new(process));
     }
 
-    /// Sets a counter to what the store has counted.
-    pub fn restore(&self, name: &str, label: &str, value: u64) {
-        let one = |counters: &IntCounterVec| {
-            counters.get_metric_with_label_values(&[label]).map(|counter| counter.inc_by(value)).unwrap_or_default();
-        };
-        match name {
-            "spans" => one(&self.spans),
-            "divergences" => {
-                let (kind, heap) = match label.split_once('/') {
-                    Some((kind, heap)) => (kind, heap),
-                    // Counted before heaps were compared.
-                    None if label == FindingKind::SnapshotHash.label() => (label, HeapLikeness::Unknown.label()),
-                    None => (label, ""),
-                };
-                let counter = self.divergences.get_metric_with_label_values(&[kind, heap]);
-                counter.map(|counter| counter.inc_by(value)).unwrap_or_default();
+    /// Adds a tally: the store's at the start, then that of each verdict.
+    pub fn add(&self, tally: &Tally) {
+        for (counter, value) in tally.iter() {
+            self.add_to(counter, value);
+        }
+    }
+
+    /// Adds to one counter.
+    pub fn add_to(&self, counter: Counter, value: u64) {
+        let labelled = |counters: &IntCounterVec, label: &str| counters.with_label_values(&[label]).inc_by(value);
+        match counter {
+            Counter::Spans(kind) => labelled(&self.spans, kind.label()),
+            Counter::Divergences(kind, heap) => {
+                // Heaps that were not compared, as before heaps could be.
+                let heap = heap.or((kind == FindingKind::SnapshotHash).then_some(HeapLikeness::Unknown));
+                let labels = [kind.label(), heap.map_or("", HeapLikeness::label)];
+                self.divergences.with_label_values(&labels).inc_by(value);
             }
-            "contradictions" => one(&self.contradictions),
-            "unverifiable" => one(&self.unverifiable_spans),
-            "failures" => one(&self.failures),
-            "missed" => self.missed_spans.inc_by(value),
-            "unseen_items" => self.unseen_items.inc_by(value),
-            "deliveries" => self.deliveries.inc_by(value),
-            "syscalls" => self.syscalls.inc_by(value),
-            "snapshot_hashes" => self.snapshot_hashes.inc_by(value),
-            _ => {}
+            Counter::Contradictions(kind) => labelled(&self.contradictions, kind.label()),
+            Counter::Unverifiable(reason) => labelled(&self.unverifiable_spans, reason),
+            Counter::Failures(failure) => labelled(&self.failures, failure),
+            Counter::Missed => self.missed_spans.inc_by(value),
+            Counter::UnseenItems => self.unseen_items.inc_by(value),
+            Counter::Deliveries => self.deliveries.inc_by(value),
+            Counter::Syscalls => self.syscalls.inc_by(value),
+            Counter::SnapshotHashes => self.snapshot_hashes.inc_by(value),
         }
     }
 

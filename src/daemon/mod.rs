@@ -8,6 +8,7 @@
 mod alarms;
 mod complaints;
 pub mod config;
+mod finished;
 mod gauges;
 mod http;
 mod job;
@@ -15,7 +16,6 @@ mod links;
 mod look;
 mod metrics;
 pub(crate) mod neighbour;
-mod outcome;
 mod pause;
 mod reach;
 mod replayer;

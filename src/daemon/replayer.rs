@@ -14,9 +14,9 @@ use flate2::write::GzEncoder;
 
 use super::alarms::WHAT_TO_DO;
 use super::complaints::Subject;
+use super::finished::{finished, may_come_of_vanishing};
 use super::job::{Surroundings, is_still_there, prepare};
 use super::links;
-use super::outcome::{may_be_owed_to_vanishing, outcome};
 use super::shared::{RETRY, Shared};
 use super::view::KeptBy;
 use super::work::Claim;
@@ -25,7 +25,8 @@ use crate::daemon::metrics::observe;
 use crate::judge::Repeats;
 use crate::kernel_db::DbError;
 use crate::plan::{Base, PlannedSpan};
-use crate::store::{Job, Outcome, SpanSource, StoreError, now};
+use crate::store::{FinishedSpan, Job, SpanSource, StoreError, now};
+use crate::tally::Counter;
 use crate::transcript::SpanId;
 use crate::verdict::{Divergence, Failure, Unverifiable, Verdict, VerdictKind};
 use crate::verify::{Chain, Context, Handover, SpanReport};
@@ -46,7 +47,8 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
                 // A mistake of ours must not take a thread away for good. The span stays due, and counts an attempt.
                 let id = job.id;
                 if catch_unwind(AssertUnwindSafe(|| work(&shared, job, claim))).is_err() {
-                    let _ = shared.store.postpone(id, PAUSES[PAUSES.len() - 1], "system", true);
+                    let failure = Failure::System("spanwatch has a bug".to_owned());
+                    let _ = shared.store.postpone(id, PAUSES[PAUSES.len() - 1], &failure, true);
                 }
             }
         })?;
@@ -80,7 +82,7 @@ fn work(shared: &Shared, job: Job, mut claim: Claim<'_>) {
     for unit in &units {
         for (index, planned) in unit.iter().enumerate() {
             let mut report = chain.verify(planned);
-            if may_be_owed_to_vanishing(&report.verdict) && matches!(is_still_there(shared, &planned.row), Ok(false)) {
+            if may_come_of_vanishing(&report.verdict) && matches!(is_still_there(shared, &planned.row), Ok(false)) {
                 report.verdict = Verdict::Unverifiable(Unverifiable::RowGone);
             }
             // What failed for a reason of ours on the way to a span says nothing of that span either.
@@ -128,17 +130,11 @@ fn follow(shared: &Shared, jobs: &mut Vec<Job>, claim: &mut Claim<'_>) {
 
 /// Writes a span's verdict and reports it; or puts the span off.
 fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut SpanReport) {
-    let ours = jobs.iter().find(|job| job.row.id == planned.row.id);
-    let job = match ours {
-        Some(job) => job.clone(),
-        // On the way to one that is due. Perhaps it is due itself.
-        None => match shared.store.due(&planned.row) {
-            Ok(Some(job)) => job,
-            Ok(None) => return,
-            Err(error) => return shared.store_failed(&error),
-        },
+    let job = match job_of(shared, jobs, planned) {
+        Ok(Some(job)) => job,
+        Ok(None) => return,
+        Err(error) => return shared.store_failed(&error),
     };
-    let metrics = &shared.metrics;
     if let Verdict::Failed(failure) = &report.verdict
         && job.attempts + 1 < shared.config.schedule.attempts_max
     {
@@ -146,33 +142,30 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut Span
     }
     links::weigh(shared, &job.row, report);
     report.conclude();
-    let outcome = outcome(report, &job, &shared.programs[0].sha256);
-    if shared.persist(|| shared.store.finish(job.id, &report.id, &outcome)) != Some(true) {
+    let finished = finished(report, &job, &shared.programs[0].sha256);
+    if shared.persist(|| shared.store.finish(job.id, &report.id, &finished)) != Some(true) {
         return;
     }
-    for (name, label, value) in [
-        ("spans", outcome.verdict, 1),
-        ("missed", "", u64::from(outcome.is_missed)),
-        ("unseen_items", "", outcome.unseen),
-        ("deliveries", "", outcome.deliveries),
-        ("syscalls", "", outcome.syscalls),
-        ("snapshot_hashes", "", outcome.hashes),
-    ] {
-        metrics.restore(name, label, value);
+    count(shared, &job, report, &finished);
+    if finished.verdict == VerdictKind::Diverged {
+        tell_evidence(shared, report);
     }
-    for kind in &outcome.kinds {
-        metrics.restore("divergences", &outcome.divergence_label(kind), 1);
+    tell(report, &finished, job.source);
+}
+
+/// The job of a span that was replayed; `None` if it is not due, as one that was only on the way to another.
+fn job_of(shared: &Shared, jobs: &[Job], planned: &PlannedSpan) -> Result<Option<Job>, StoreError> {
+    match jobs.iter().find(|job| job.row.id == planned.row.id) {
+        Some(job) => Ok(Some(job.clone())),
+        None => shared.store.due(&planned.row),
     }
-    if let Some(reason) = outcome.reason {
-        metrics.restore(outcome.verdict, reason, 1);
-    }
-    for (kind, count) in &outcome.contradictions {
-        metrics.restore("contradictions", kind.label(), *count);
-    }
-    if outcome.verdict == "failed" {
-        metrics.restore("failures", outcome.reason.unwrap_or("system"), 1);
-    }
-    if outcome.deliveries > 0 {
+}
+
+/// Adds a verdict that was written to the metrics.
+fn count(shared: &Shared, job: &Job, report: &SpanReport, finished: &FinishedSpan) {
+    let metrics = &shared.metrics;
+    metrics.add(&finished.tally);
+    if report.deliveries > 0 {
         observe(&metrics.replay_seconds, report.took);
     }
     if let Some(bytes) = report.image_bytes {
@@ -180,22 +173,17 @@ fn judge(shared: &Shared, jobs: &[Job], planned: &PlannedSpan, report: &mut Span
         metrics.snapshot_bytes.observe(bytes as f64);
     }
     if job.source == SpanSource::Live {
-        metrics.verdict_delay_seconds.observe((now() - job.noticed_at - outcome.replay_seconds).max(0.0));
+        metrics.verdict_delay_seconds.observe((now() - job.noticed_at - finished.replay_seconds).max(0.0));
     }
-    if matches!(outcome.verdict, "verified" | "partial") {
-        metrics.last_verified_timestamp_seconds.set(now());
+    match finished.verdict {
+        VerdictKind::Verified | VerdictKind::Partial => metrics.last_verified_timestamp_seconds.set(now()),
+        VerdictKind::Diverged => metrics.divergences_unacknowledged.inc(),
+        VerdictKind::Contradicted => metrics.contradictions_unacknowledged.inc(),
+        VerdictKind::Unverifiable | VerdictKind::Failed | VerdictKind::NotApplicable => {}
     }
-    if outcome.verdict == "diverged" {
-        metrics.divergences_unacknowledged.inc();
-        tell_evidence(shared, report);
-    }
-    if outcome.verdict == "contradicted" {
-        metrics.contradictions_unacknowledged.inc();
-    }
-    if outcome.is_damage {
+    if finished.is_damage {
         metrics.damaged_spans.inc();
     }
-    tell(report, outcome.explanation.as_deref(), &outcome, job.source);
 }
 
 /// What became of the evidence of a divergence.
@@ -217,10 +205,10 @@ fn tell_evidence(shared: &Shared, report: &SpanReport) {
 
 /// One line a verdict, as loud as it deserves. What can't be verified of a long history is counted, and told only to who
 /// asks for it.
-fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, source: SpanSource) {
+fn tell(report: &SpanReport, finished: &FinishedSpan, source: SpanSource) {
     let SpanId { vat, start, end } = &report.id;
     let name = report.name.as_deref().unwrap_or("-");
-    let (verdict, explanation) = (report.verdict.label(), explanation.unwrap_or(""));
+    let (verdict, explanation) = (report.verdict.label(), finished.explanation.as_deref().unwrap_or(""));
     match &report.verdict {
         Verdict::Diverged(divergence) => {
             let Divergence { findings, findings_total, repeat, .. } = divergence;
@@ -258,7 +246,7 @@ fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, sourc
         Verdict::Failed(_) => {
             tracing::error!(%vat, name, start, end, "gave up on span [{start}, {end}) of {vat}: {explanation}");
         }
-        Verdict::Unverifiable(reason) if outcome.is_damage => {
+        Verdict::Unverifiable(reason) if finished.is_damage => {
             tracing::error!(
                 %vat,
                 name,
@@ -268,7 +256,7 @@ fn tell(report: &SpanReport, explanation: Option<&str>, outcome: &Outcome, sourc
                 "DAMAGED: {vat} ({name}), span [{start}, {end}), {explanation}; {WHAT_TO_DO}"
             );
         }
-        Verdict::Unverifiable(reason) if outcome.is_missed => {
+        Verdict::Unverifiable(reason) if finished.tally.get(Counter::Missed) > 0 => {
             tracing::warn!(%vat, name, start, end, reason = reason.label(), "missed span [{start}, {end}) of {vat}: {explanation}");
         }
         Verdict::Unverifiable(reason) if source == SpanSource::Live => {
@@ -291,9 +279,9 @@ fn fail(shared: &Shared, jobs: &[Job], failure: &Failure) {
 fn put_off(shared: &Shared, job: &Job, failure: &Failure, is_attempt: bool) {
     let pause = if is_attempt { PAUSES[(job.attempts as usize).min(PAUSES.len() - 1)] } else { PAUSE_FOR_ALL };
     let SpanId { vat, start, end } = &job.row.id;
-    shared.metrics.failures.with_label_values(&[failure.label()]).inc();
+    shared.metrics.add_to(Counter::Failures(failure.label()), 1);
     tracing::warn!(%vat, start, end, attempt = job.attempts + 1, "span [{start}, {end}) of {vat} is tried again in {pause} s: {failure}; {}", failure.hint());
-    if let Err(error) = shared.store.postpone(job.id, pause, failure.label(), is_attempt) {
+    if let Err(error) = shared.store.postpone(job.id, pause, failure, is_attempt) {
         shared.store_failed(&error);
         // Its row says that it is due now: not at once, all the same.
         std::thread::sleep(RETRY);

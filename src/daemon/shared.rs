@@ -66,9 +66,7 @@ impl Shared {
         let captured: Arc<dyn Captured> = Arc::<Store>::clone(&store);
         let limits = worker::limits(&config.worker);
         let metrics = Metrics::new();
-        for (name, label, value) in store.totals()? {
-            metrics.restore(&name, &label, value);
-        }
+        metrics.add(&store.tally()?);
         metrics.last_verified_timestamp_seconds.set(store.last_verified_at()?.unwrap_or(0.0));
         metrics.capture_max_bytes.set(gauge_value(config.capture.max_bytes));
         metrics.evidence_max_bytes.set(gauge_value(config.evidence.max_bytes));

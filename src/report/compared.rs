@@ -110,9 +110,9 @@ impl<'a> WorkerTotals<'a> {
             worker,
             spans: totals.by_verdict(),
             reasons: &totals.reasons,
-            deliveries: totals.deliveries,
-            syscalls: totals.syscalls,
-            snapshot_hashes: totals.hashes,
+            deliveries: totals.deliveries(),
+            syscalls: totals.syscalls(),
+            snapshot_hashes: totals.hashes(),
         }
     }
 }

@@ -9,26 +9,21 @@ pub mod text;
 
 use std::collections::BTreeMap;
 
+use crate::tally::{Counter, Tally};
 use crate::verdict::{Verdict, VerdictKind};
 use crate::verify::SpanReport;
 
 /// What became of all spans together.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// Spans by the kind of their verdict.
-    pub verdicts: BTreeMap<VerdictKind, u64>,
+    /// The counters of verdicts and of what was compared.
+    tally: Tally,
     /// Of the unverifiable, failed and not applicable: how many for each reason.
     pub reasons: BTreeMap<&'static str, u64>,
     /// Verified spans that were asked for.
     pub asked_verified: u64,
     /// Spans that were replayed only because one that was asked for starts from their image.
     pub on_the_way: u64,
-    /// Deliveries made and compared.
-    pub deliveries: u64,
-    /// Syscalls compared.
-    pub syscalls: u64,
-    /// Snapshot hashes compared.
-    pub hashes: u64,
     /// Responses that the record itself contradicts.
     pub contradictions: u64,
 }
@@ -36,15 +31,12 @@ pub struct Totals {
 impl Totals {
     /// Counts a span.
     pub fn add(&mut self, report: &SpanReport) {
-        *self.verdicts.entry(report.verdict.kind()).or_default() += 1;
+        self.tally.merge(&Tally::of(report));
         if let Some(reason) = report.verdict.reason() {
             *self.reasons.entry(reason).or_default() += 1;
         }
         self.on_the_way += u64::from(!report.is_asked);
         self.asked_verified += u64::from(report.is_asked && matches!(report.verdict, Verdict::Verified));
-        self.deliveries += report.deliveries;
-        self.syscalls += report.syscalls;
-        self.hashes += u64::from(report.is_hash_compared);
         self.contradictions += report.contradictions.total;
     }
 
@@ -57,7 +49,25 @@ impl Totals {
     /// The number of spans with a verdict of one kind.
     #[must_use]
     pub fn count(&self, kind: VerdictKind) -> u64 {
-        self.verdicts.get(&kind).copied().unwrap_or(0)
+        self.tally.get(Counter::Spans(kind))
+    }
+
+    /// The number of deliveries compared.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.tally.get(Counter::Deliveries)
+    }
+
+    /// The number of syscalls compared.
+    #[must_use]
+    pub fn syscalls(&self) -> u64 {
+        self.tally.get(Counter::Syscalls)
+    }
+
+    /// The number of snapshot hashes compared.
+    #[must_use]
+    pub fn hashes(&self) -> u64 {
+        self.tally.get(Counter::SnapshotHashes)
     }
 
     /// The number of spans that have something to replay.

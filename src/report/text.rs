@@ -155,9 +155,9 @@ pub fn summary(totals: &Totals, took: Duration) -> String {
     let applicable: u64 = totals.applicable();
     let compared = format!(
         "{}, {}, {} compared in {:.1} s",
-        plural(totals.deliveries, "delivery", "deliveries"),
-        plural(totals.syscalls, "syscall", "syscalls"),
-        plural(totals.hashes, "snapshot hash", "snapshot hashes"),
+        plural(totals.deliveries(), "delivery", "deliveries"),
+        plural(totals.syscalls(), "syscall", "syscalls"),
+        plural(totals.hashes(), "snapshot hash", "snapshot hashes"),
         took.as_secs_f64()
     );
     let mut text = format!(

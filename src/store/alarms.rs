@@ -5,8 +5,10 @@
 
 use rusqlite::{Row, Transaction, params};
 
-use super::{Store, StoreError, VerdictFilter, VerdictRow, now, signed, span_id, unsigned};
+use super::labels::{RowSource, RowState, Stored};
+use super::{Store, StoreError, VerdictFilter, VerdictRow, now, signed, unsigned};
 use crate::transcript::SpanId;
+use crate::verdict::VerdictKind;
 
 /// Alarms of a kind beyond this number are dropped: a person with so many compares whole databases. It is far below what fills a disk.
 const ALARMS_MAX: u64 = 10_000;
@@ -170,8 +172,8 @@ impl Store {
         }
         self.with("read the alarms", |db| {
             let mut statement = db.prepare_cached(&format!(
-                "SELECT {PUBLIC_ID}, a.vat, a.start, a.end, v.name, a.incarnation, a.kind, a.reason, a.explanation, \
-                 a.found_at, a.acknowledged_at IS NOT NULL, a.note \
+                "SELECT {PUBLIC_ID}, a.vat, a.start, a.end, v.name, a.incarnation, a.reason, a.explanation, a.found_at, \
+                 a.acknowledged_at IS NOT NULL, a.note, a.kind \
                  FROM alarms AS a LEFT JOIN vats AS v ON v.vat = a.vat \
                  WHERE (?1 IS NULL OR a.vat = ?1 OR v.name = ?1) ORDER BY a.id DESC LIMIT ?2"
             ))?;
@@ -182,34 +184,10 @@ impl Store {
 }
 
 fn alarm_row(row: &Row<'_>) -> rusqlite::Result<VerdictRow> {
-    let id = span_id(row, 1)?;
-    let is_damage = row.get_ref(6)?.as_str()? == AlarmKind::Damaged.label();
-    let found_at: f64 = row.get(9)?;
-    Ok(VerdictRow {
-        id: row.get(0)?,
-        vat: id.vat.to_string(),
-        name: row.get(4)?,
-        incarnation: unsigned(row, 5)?,
-        start: id.start,
-        end: id.end,
-        verdict: if is_damage { "unverifiable" } else { "changed" }.to_owned(),
-        reason: row.get(7)?,
-        damage: is_damage,
-        explanation: row.get(8)?,
-        kinds: Vec::new(),
-        seen_to: None,
-        base: None,
-        source: "rows".to_owned(),
-        noticed_at: found_at,
-        finished_at: Some(found_at),
-        replay_seconds: None,
-        attempts: 0,
-        deliveries: None,
-        syscalls: None,
-        acknowledged: Some(row.get(10)?),
-        note: row.get(11)?,
-        report: None,
-    })
+    let damage = row.get_ref(11)?.as_str()? == AlarmKind::Damaged.label();
+    let state = if damage { RowState::Judged(VerdictKind::Unverifiable) } else { RowState::Changed };
+    let read = VerdictRow::read(row, Stored::Known(state), Stored::Known(RowSource::Rows))?;
+    Ok(VerdictRow { damage, finished_at: Some(read.noticed_at), ..read })
 }
 
 /// Raises alarms. Those that are new, each with its name among people.

@@ -9,6 +9,7 @@
 
 mod alarms;
 mod captures;
+mod labels;
 mod memory;
 mod queue;
 mod verdicts;
@@ -24,9 +25,10 @@ use rusqlite::{Connection, OpenFlags, Row, Transaction};
 
 pub use alarms::{Acknowledged, Alarm, AlarmKind};
 pub use captures::CaptureRow;
+pub(crate) use labels::{RowState, Stored};
 pub use memory::{Rechecked, SeenImage, SeenSpan};
 pub use queue::{Job, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, SpanSource};
-pub use verdicts::{Outcome, VerdictFilter, VerdictRow};
+pub use verdicts::{FinishedSpan, VerdictFilter, VerdictRow};
 
 use crate::files::own::{self, Existing, OwnError};
 use crate::files::regular;
@@ -413,6 +415,9 @@ mod tests {
     use super::alarms::Unacknowledged;
     use super::*;
     use crate::kernel_db::{Identity, Pulse, SpanRow, VatOptions};
+    use crate::span::BaseKind;
+    use crate::tally::{Counter, Tally};
+    use crate::verdict::{Failure, FindingKind, VerdictKind};
     use std::collections::HashSet;
 
     #[test]
@@ -584,15 +589,64 @@ mod tests {
         SpanRow { id: id.clone(), hash, is_current: false, incarnation: 0 }
     }
 
+    fn finished(verdict: VerdictKind) -> FinishedSpan {
+        let mut tally = Tally::default();
+        tally.add(Counter::Spans(verdict), 1);
+        FinishedSpan {
+            verdict,
+            reason: None,
+            explanation: None,
+            kinds: Vec::new(),
+            seen_to: None,
+            is_damage: false,
+            base: BaseKind::Blank,
+            detail: String::new(),
+            replay_seconds: 0.0,
+            worker_sha256: String::new(),
+            tally,
+        }
+    }
+
+    /// A later version may have written labels that this one does not know; reading them back must neither fail nor lose them.
+    #[test]
+    fn labels_of_a_later_version_are_listed_as_they_are() {
+        let (_dir, store) = store();
+        let ids = with_spans(&store, "v1", 1);
+        let job = store.due(&row(&ids[0])).expect("read").expect("due");
+        store.finish(job.id, &ids[0], &finished(VerdictKind::Verified)).expect("written");
+        let later = "UPDATE spans SET verdict = 'doubted', kinds = 'mood,status', base = 'dream';
+                     INSERT INTO totals VALUES ('spans', 'doubted', 1), ('rings', '', 2)";
+        store.write("pretend", |db| db.execute_batch(later)).expect("written");
+        let mut rows = Vec::new();
+        store.verdicts(&VerdictFilter::default(), |row| rows.push(row)).expect("read");
+        let told = serde_json::to_value(&rows[0]).expect("JSON");
+        assert_eq!((&told["verdict"], &told["base"]), (&"doubted".into(), &"dream".into()));
+        assert_eq!(told["kinds"], serde_json::json!(["mood", "status"]));
+        let tally = store.tally().expect("read");
+        assert_eq!(tally.iter().collect::<Vec<_>>(), [(Counter::Spans(VerdictKind::Verified), 1)]);
+        assert_eq!(store.totals().expect("read").len(), 3);
+        // A span whose source is unknown can't be replayed: that is an error in words.
+        store
+            .write("pretend", |db| {
+                db.execute_batch(
+                    "PRAGMA ignore_check_constraints = 1; UPDATE spans SET verdict = NULL, source = 'tape'",
+                )
+            })
+            .expect("written");
+        let error = store.due(&row(&ids[0])).expect_err("unknown").to_string();
+        assert!(error.contains("\"tape\""), "{error}");
+    }
+
     #[test]
     fn a_verdict_is_written_once() {
         let (_dir, store) = store();
         let ids = with_spans(&store, "v1", 3);
         let first = store.next_job(&HashSet::new(), &HashSet::new()).expect("read").expect("a job");
         assert_eq!(first.row.id, ids[2], "the newest first");
-        let outcome = Outcome { verdict: "verified", deliveries: 4, ..Outcome::default() };
+        let mut outcome = finished(VerdictKind::Verified);
+        outcome.tally.add(Counter::Deliveries, 4);
         assert!(store.finish(first.id, &ids[2], &outcome).expect("written"));
-        let other = Outcome { verdict: "diverged", kinds: vec!["status"], ..Outcome::default() };
+        let other = FinishedSpan { kinds: vec![FindingKind::Status], ..finished(VerdictKind::Diverged) };
         assert!(!store.finish(first.id, &ids[2], &other).expect("read"), "the first one stands");
         let mut totals = store.totals().expect("read");
         totals.sort();
@@ -603,7 +657,7 @@ mod tests {
         let taken = HashSet::from([store.due(&row(&ids[1])).expect("read").expect("due").id]);
         let next = store.next_job(&taken, &HashSet::new()).expect("read").expect("a job");
         assert_eq!(next.row.id, ids[0]);
-        store.postpone(next.id, 60.0, "worker_start", true).expect("written");
+        store.postpone(next.id, 60.0, &Failure::WorkerStart(String::new()), true).expect("written");
         assert!(store.next_job(&taken, &HashSet::new()).expect("read").is_none(), "not before a minute");
     }
 
@@ -611,14 +665,14 @@ mod tests {
     fn a_divergence_outlives_what_is_forgotten_until_it_is_acknowledged() {
         let (_dir, store) = store();
         let ids = with_spans(&store, "v1", 2);
-        for (id, verdict) in ids.iter().zip(["verified", "diverged"]) {
+        for (id, verdict) in ids.iter().zip([VerdictKind::Verified, VerdictKind::Diverged]) {
             let job = store.due(&row(id)).expect("read").expect("due");
-            assert!(store.finish(job.id, id, &Outcome { verdict, ..Outcome::default() }).expect("written"));
+            assert!(store.finish(job.id, id, &finished(verdict)).expect("written"));
         }
         assert_eq!(store.forget_older_than(-1.0).expect("written"), 1);
         let mut rows = Vec::new();
         store.verdicts(&VerdictFilter::default(), |row| rows.push(row)).expect("read");
-        assert_eq!((rows.len(), &*rows[0].verdict), (1, "diverged"));
+        assert_eq!((rows.len(), rows[0].verdict.label()), (1, "diverged"));
         assert_eq!(store.acknowledge(&rows[0].id, None).expect("written"), Acknowledged::Now);
         assert_eq!(store.forget_older_than(-1.0).expect("written"), 1);
         assert_eq!(store.totals().expect("read").len(), 2, "the counts stay");
@@ -640,14 +694,14 @@ mod tests {
         let vat = VatId::new("v2");
         let finish = |id: &SpanId, verdict| {
             let job = store.due(&row(id)).expect("read").expect("due");
-            assert!(store.finish(job.id, id, &Outcome { verdict, ..Outcome::default() }).expect("written"));
+            assert!(store.finish(job.id, id, &finished(verdict)).expect("written"));
         };
-        finish(&ids[0], "verified");
+        finish(&ids[0], VerdictKind::Verified);
         let full = store.keep_image(images[1], &gzip, (&vat, 5), 1_500);
         assert!(matches!(full, Err(StoreError::CaptureFull { needed: 1_000 })), "the second span still needs it");
         assert!(store.has_image(images[0]).expect("read"));
         // That of a divergence is kept as long as there is room, that of any other verdict is not.
-        finish(&ids[1], "diverged");
+        finish(&ids[1], VerdictKind::Diverged);
         assert_eq!(store.capture_bytes().expect("read"), 1_000);
         assert_eq!(store.keep_image(images[1], &gzip, (&vat, 5), 1_500).expect("room"), 1);
         assert!(!store.has_image(images[0]).expect("read") && store.has_image(images[1]).expect("read"));

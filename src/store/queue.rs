@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 
+use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::alarms::{Alarm, put_alarms};
 use super::{Store, StoreError, hash, memory, now, signed, span_id, unsigned};
 use crate::kernel_db::{Identity, Pulse, SpanRow, VatOptions, WorkerType};
+use crate::tally::Counter;
 use crate::transcript::{Hash256, Position, SpanId, VatId};
+use crate::verdict::Failure;
 
 /// The source of a span: the time when it closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +32,12 @@ impl SpanSource {
             Self::Live => "live",
             Self::History => "history",
         }
+    }
+
+    /// The source with a label; `None` if no source has it.
+    #[must_use]
+    pub fn of_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.label() == label)
     }
 }
 
@@ -95,9 +104,9 @@ pub struct Noted {
     pub is_replaced: bool,
 }
 
-/// What was new to the store.
+/// The part of a look that was new to the store.
 #[derive(Debug, Clone, Default)]
-pub struct New {
+pub struct NewlyNoted {
     /// How many spans.
     pub spans: u64,
     /// The alarms, each with its name among people.
@@ -115,7 +124,7 @@ pub struct Job {
     pub source: SpanSource,
     /// When its closing was noticed, in seconds since 1970.
     pub noticed_at: f64,
-    /// How often it was tried in vain.
+    /// The number of failed attempts.
     pub attempts: u32,
 }
 
@@ -186,7 +195,7 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be written; then nothing of it is.
-    pub fn note(&self, noted: &Noted) -> Result<New, StoreError> {
+    pub fn note(&self, noted: &Noted) -> Result<NewlyNoted, StoreError> {
         self.write("note what closed", |db| {
             let NodeSeen { path, identity, pulse } = &noted.node;
             db.prepare_cached("INSERT OR REPLACE INTO node VALUES (1, ?, ?, ?, ?, ?, ?)")?.execute(params![
@@ -197,7 +206,7 @@ impl Store {
                 pulse.activity_hash,
                 pulse.height.map(u64::cast_signed)
             ])?;
-            let mut new = New { spans: 0, alarms: put_alarms(db, &noted.alarms)? };
+            let mut new = NewlyNoted { spans: 0, alarms: put_alarms(db, &noted.alarms)? };
             if noted.is_replaced {
                 memory::forget(db, None)?;
             }
@@ -210,7 +219,7 @@ impl Store {
                     new.spans += put_span(db, span)?;
                 }
             }
-            add_total(db, "missed", "", noted.missed)?;
+            add_total(db, Counter::Missed, noted.missed)?;
             Ok(new)
         })
     }
@@ -274,14 +283,14 @@ impl Store {
         })
     }
 
-    /// Puts a span off after an attempt in vain: not before so many seconds from now. What was no fault of the span does not
+    /// Puts a span off after a failed attempt: not before so many seconds from now. What was no fault of the span does not
     /// count as one of its attempts.
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn postpone(&self, id: i64, seconds: f64, reason: &str, is_attempt: bool) -> Result<(), StoreError> {
+    pub fn postpone(&self, id: i64, seconds: f64, failure: &Failure, is_attempt: bool) -> Result<(), StoreError> {
         self.write("put a span off", |db| {
-            add_total(db, "failures", reason, 1)?;
+            add_total(db, Counter::Failures(failure.label()), 1)?;
             db.prepare_cached("UPDATE spans SET attempts = attempts + ?, not_before = ? WHERE id = ?")?
                 .execute(params![is_attempt, now() + seconds, id])?;
             Ok(())
@@ -381,8 +390,11 @@ fn put_span(db: &Transaction<'_>, NotedSpan { row, source, image }: &NotedSpan) 
 }
 
 fn job(row: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
-    let source =
-        if row.get_ref(6)?.as_str()? == SpanSource::Live.label() { SpanSource::Live } else { SpanSource::History };
+    let source = row.get_ref(6)?.as_str()?;
+    let source = SpanSource::of_label(source).ok_or_else(|| {
+        let unknown = format!("no source of spans is called {source:?}: did another version of spanwatch write it?");
+        rusqlite::Error::FromSqlConversionFailure(6, Type::Text, unknown.into())
+    })?;
     // A row whose hash was none when it closed: the verdict will say so.
     let hash = hash(row, 4).unwrap_or(None);
     Ok(Job {
@@ -394,12 +406,12 @@ fn job(row: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
     })
 }
 
-pub(super) fn add_total(db: &Transaction<'_>, name: &str, label: &str, value: u64) -> rusqlite::Result<()> {
+pub(super) fn add_total(db: &Transaction<'_>, counter: Counter, value: u64) -> rusqlite::Result<()> {
     if value > 0 {
         db.prepare_cached(
             "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT (name, label) DO UPDATE SET value = value + excluded.value",
         )?
-        .execute(params![name, label, signed(value)])?;
+        .execute(params![counter.name(), counter.label(), signed(value)])?;
     }
     Ok(())
 }

@@ -5,111 +5,90 @@ use serde::Serialize;
 
 use super::alarms::ALARMING;
 use super::captures::release;
+use super::labels::{RowSource, RowState, Stored};
 use super::queue::add_total;
 use super::{SeenTo, Store, StoreError, now, signed, span_id, unsigned};
-use crate::audit::ContradictionKind;
+use crate::span::BaseKind;
+use crate::tally::{Counter, Tally};
 use crate::transcript::SpanId;
-use crate::verdict::FindingKind;
+use crate::verdict::{FindingKind, VerdictKind};
 
-/// What came of a span, in the words of the store.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    /// The verdict's label.
-    pub verdict: &'static str,
+/// The result of a span, as it is written.
+#[derive(Debug, Clone)]
+pub struct FinishedSpan {
+    /// The kind of its verdict.
+    pub verdict: VerdictKind,
     /// The label of its reason, if it has one.
     pub reason: Option<&'static str>,
-    /// The same for people.
+    /// A sentence for people.
     pub explanation: Option<String>,
-    /// The kinds of what differed, each once.
-    pub kinds: Vec<&'static str>,
-    /// Responses that contradict the record, by kind.
-    pub contradictions: Vec<(ContradictionKind, u64)>,
-    /// Where the part that could be seen ends, for one that is partial or has no more than a part.
+    /// The kinds of findings, each once.
+    pub kinds: Vec<FindingKind>,
+    /// The end of the part that could be seen, if that is not all.
     pub seen_to: Option<SeenTo>,
-    /// Items that were gone before they could be seen.
-    pub unseen: u64,
     /// Set when the node's own record is damaged.
     pub is_damage: bool,
-    /// Set when nothing could be replayed because the node had deleted it.
-    pub is_missed: bool,
-    /// What it started from.
-    pub base: &'static str,
+    /// The image or bundles that it started from.
+    pub base: BaseKind,
     /// The report as a JSON object.
     pub detail: String,
-    /// How long its replay took.
+    /// The time of its replay, in seconds.
     pub replay_seconds: f64,
-    /// Deliveries compared.
-    pub deliveries: u64,
-    /// Syscalls compared.
-    pub syscalls: u64,
-    /// Snapshot hashes compared.
-    pub hashes: u64,
-    /// The sha256 of the worker.
+    /// The sha256 of the worker, in hex.
     pub worker_sha256: String,
-    /// What the heaps are to each other, where the snapshot's hash differs.
-    pub heap: Option<&'static str>,
+    /// The counts that the verdict adds.
+    pub tally: Tally,
 }
 
-impl Outcome {
-    /// How a kind of divergence is counted: that of the heap with what both heaps are to each other.
-    #[must_use]
-    pub fn divergence_label(&self, kind: &str) -> String {
-        match self.heap {
-            Some(heap) if kind == FindingKind::SnapshotHash.label() => format!("{kind}/{heap}"),
-            _ => kind.to_owned(),
-        }
-    }
-}
-
-/// A span with what is known of it.
+/// A row of the list of verdicts: a span, or an alarm about rows of the node's database.
 #[derive(Debug, Clone, Serialize)]
 pub struct VerdictRow {
-    /// How it is named to people and in `ack`.
+    /// The ID for people, `ack` and the API.
     pub id: String,
-    /// The vat.
+    /// The vat's ID.
     pub vat: String,
-    /// Its name.
+    /// The vat's name.
     pub name: Option<String>,
-    /// Its incarnation.
+    /// The vat's incarnation.
     pub incarnation: u64,
-    /// First position.
+    /// The first position.
     pub start: u64,
-    /// One past the last.
+    /// One past the last position.
     pub end: u64,
-    /// The verdict, or `pending`.
-    pub verdict: String,
-    /// Its reason.
+    /// The verdict; `pending` before there is one, `changed` for a row that changed.
+    pub verdict: Stored<RowState>,
+    /// The label of the reason.
     pub reason: Option<String>,
     /// Set when the node's own record is damaged.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub damage: bool,
-    /// The same for people.
+    /// A sentence for people.
     pub explanation: Option<String>,
-    /// Kinds of divergence.
-    pub kinds: Vec<String>,
-    /// One past the last position that was seen, where that is not all.
+    /// The kinds of findings.
+    pub kinds: Vec<Stored<FindingKind>>,
+    /// One past the last position that was seen, if that is not all.
     pub seen_to: Option<u64>,
-    /// What it started from.
-    pub base: Option<String>,
+    /// The image or bundles that the span started from.
+    pub base: Option<Stored<BaseKind>>,
     /// `live` or `history`; `rows` for an alarm about rows of the node's database.
-    pub source: String,
-    /// When its closing was noticed, in seconds since 1970.
+    pub source: Stored<RowSource>,
+    /// The time when the end of the span was noticed, in seconds since 1970.
     pub noticed_at: f64,
-    /// When the verdict was written.
+    /// The time when the verdict was written, in seconds since 1970.
     pub finished_at: Option<f64>,
-    /// How long the replay took.
+    /// The time of the replay, in seconds.
     pub replay_seconds: Option<f64>,
-    /// How often it was tried in vain.
+    /// The number of failed attempts.
     pub attempts: u64,
-    /// Deliveries compared.
+    /// The number of deliveries compared.
     pub deliveries: Option<u64>,
-    /// Syscalls compared.
+    /// The number of syscalls compared.
     pub syscalls: Option<u64>,
-    /// For what alarms: whether a person has taken note of it.
+    /// Whether a person acknowledged it; `None` for a row that needs no person.
     pub acknowledged: Option<bool>,
     /// The notes on it, a line each, the first one first.
     pub note: Option<String>,
-    /// The whole report of a divergence.
+    /// The whole report of a divergence or a contradiction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<serde_json::Value>,
 }
@@ -139,7 +118,9 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be written; then nothing of it is.
-    pub fn finish(&self, id: i64, span: &SpanId, outcome: &Outcome) -> Result<bool, StoreError> {
+    pub fn finish(&self, id: i64, span: &SpanId, finished: &FinishedSpan) -> Result<bool, StoreError> {
+        let kinds: Vec<&str> = finished.kinds.iter().map(|kind| kind.label()).collect();
+        let count = |counter| signed(finished.tally.get(counter));
         self.write("write a verdict", |db| {
             let written = db
                 .prepare_cached(
@@ -149,51 +130,47 @@ impl Store {
                      WHERE id = ? AND verdict IS NULL",
                 )?
                 .execute(params![
-                    outcome.verdict,
-                    outcome.reason,
-                    outcome.explanation,
-                    outcome.kinds.join(","),
-                    outcome.seen_to.map(signed),
-                    outcome.base,
-                    outcome.detail,
+                    finished.verdict.label(),
+                    finished.reason,
+                    finished.explanation,
+                    kinds.join(","),
+                    finished.seen_to.map(signed),
+                    finished.base.label(),
+                    finished.detail,
                     now(),
-                    outcome.replay_seconds,
-                    signed(outcome.deliveries),
-                    signed(outcome.syscalls),
-                    outcome.worker_sha256,
-                    outcome.is_damage,
+                    finished.replay_seconds,
+                    count(Counter::Deliveries),
+                    count(Counter::Syscalls),
+                    finished.worker_sha256,
+                    finished.is_damage,
                     id
                 ])?;
             if written == 0 {
                 return Ok(false);
             }
-            add_total(db, "spans", outcome.verdict, 1)?;
-            for kind in &outcome.kinds {
-                add_total(db, "divergences", &outcome.divergence_label(kind), 1)?;
+            for (counter, value) in finished.tally.iter() {
+                add_total(db, counter, value)?;
             }
-            for (kind, count) in &outcome.contradictions {
-                add_total(db, "contradictions", kind.label(), *count)?;
-            }
-            match (outcome.verdict, outcome.reason) {
-                ("unverifiable", Some(reason)) => add_total(db, "unverifiable", reason, 1)?,
-                ("failed", Some(reason)) => add_total(db, "failures", reason, 1)?,
-                _ => {}
-            }
-            for (name, value) in [
-                ("missed", u64::from(outcome.is_missed)),
-                ("unseen_items", outcome.unseen),
-                ("deliveries", outcome.deliveries),
-                ("syscalls", outcome.syscalls),
-                ("snapshot_hashes", outcome.hashes),
-            ] {
-                add_total(db, name, "", value)?;
-            }
-            release(db, span.vat.as_str(), signed(span.start), outcome.verdict == "diverged")?;
+            release(db, span.vat.as_str(), signed(span.start), finished.verdict == VerdictKind::Diverged)?;
             Ok(true)
         })
     }
 
-    /// The counts that outlive the process, as name, label and value.
+    /// The counts that outlive the process, typed. Counters that only another version knows are left out.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn tally(&self) -> Result<Tally, StoreError> {
+        let mut tally = Tally::default();
+        for (name, label, value) in self.totals()? {
+            if let Some(counter) = Counter::of_stored(&name, &label) {
+                tally.add(counter, value);
+            }
+        }
+        Ok(tally)
+    }
+
+    /// The counts that outlive the process, as name, label and value, those of another version too.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -288,17 +265,16 @@ impl Store {
             }
             values.push(&limit);
             let mut statement = db.prepare(&format!(
-                "SELECT {PUBLIC_ID}, s.vat, s.start, s.end, v.name, s.incarnation, coalesce(s.verdict, 'pending'), \
-                 s.reason, s.explanation, s.kinds, s.seen_to, s.base, s.source, s.noticed_at, s.finished_at, \
-                 s.replay_seconds, s.attempts, s.deliveries, s.syscalls, s.acknowledged_at IS NOT NULL, s.note, s.detail, \
-                 s.id, s.is_damaged \
+                "SELECT {PUBLIC_ID}, s.vat, s.start, s.end, v.name, s.incarnation, s.reason, s.explanation, \
+                 s.noticed_at, s.acknowledged_at IS NOT NULL, s.note, coalesce(s.verdict, 'pending'), s.is_damaged, s.kinds, \
+                 s.seen_to, s.base, s.source, s.finished_at, s.replay_seconds, s.attempts, s.deliveries, s.syscalls, s.detail, s.id \
                  FROM spans AS s LEFT JOIN vats AS v ON v.vat = s.vat WHERE {} ORDER BY s.id DESC LIMIT ?",
                 conditions.join(" AND ")
             ))?;
             let mut rows = statement.query(&values[..])?;
             let mut page = Vec::new();
             while let Some(row) = rows.next()? {
-                page.push((row.get(22)?, verdict_row(row)?));
+                page.push((row.get(23)?, span_row(row)?));
             }
             Ok(page)
         })
@@ -338,48 +314,64 @@ impl Store {
     }
 }
 
-fn verdict_row(row: &Row<'_>) -> rusqlite::Result<VerdictRow> {
-    let id = span_id(row, 1)?;
-    let verdict: String = row.get(6)?;
-    let (is_diverged, damage) = (verdict == "diverged", row.get(23)?);
-    let is_alarming = is_diverged || damage || verdict == "contradicted";
+impl VerdictRow {
+    /// Reads the columns that spans and alarms share, the first eleven: ID, vat, start, end, name, incarnation, reason, explanation, time,
+    /// whether it is acknowledged, notes.
+    pub(super) fn read(row: &Row<'_>, verdict: Stored<RowState>, source: Stored<RowSource>) -> rusqlite::Result<Self> {
+        let id = span_id(row, 1)?;
+        Ok(Self {
+            id: row.get(0)?,
+            vat: id.vat.to_string(),
+            name: row.get(4)?,
+            incarnation: unsigned(row, 5)?,
+            start: id.start,
+            end: id.end,
+            verdict,
+            reason: row.get(6)?,
+            damage: false,
+            explanation: row.get(7)?,
+            kinds: Vec::new(),
+            seen_to: None,
+            base: None,
+            source,
+            noticed_at: row.get(8)?,
+            finished_at: None,
+            replay_seconds: None,
+            attempts: 0,
+            deliveries: None,
+            syscalls: None,
+            acknowledged: Some(row.get(9)?),
+            note: row.get(10)?,
+            report: None,
+        })
+    }
+}
+
+fn span_row(row: &Row<'_>) -> rusqlite::Result<VerdictRow> {
+    let verdict = Stored::read(row.get_ref(11)?.as_str()?);
+    let has_report = [VerdictKind::Diverged, VerdictKind::Contradicted].map(RowState::Judged).map(|of| verdict.is(of));
+    let has_report = has_report.contains(&true);
+    let read = VerdictRow::read(row, verdict, Stored::read(row.get_ref(16)?.as_str()?))?;
     let optional = |column: usize| -> rusqlite::Result<Option<u64>> {
         Ok(row.get::<_, Option<i64>>(column)?.and_then(|number| u64::try_from(number).ok()))
     };
-    let kinds: Option<String> = row.get(9)?;
-    let detail: Option<String> = row.get(21)?;
+    let damage = row.get(12)?;
+    let kinds: Option<String> = row.get(13)?;
+    let kinds = kinds.iter().flat_map(|kinds| kinds.split(',')).filter(|kind| !kind.is_empty());
+    let base: Option<String> = row.get(15)?;
+    let detail: Option<String> = row.get(22)?;
     Ok(VerdictRow {
-        id: row.get(0)?,
-        vat: id.vat.to_string(),
-        name: row.get(4)?,
-        incarnation: unsigned(row, 5)?,
-        start: id.start,
-        end: id.end,
-        reason: row.get(7)?,
         damage,
-        explanation: row.get(8)?,
-        kinds: kinds
-            .iter()
-            .flat_map(|kinds| kinds.split(','))
-            .filter(|kind| !kind.is_empty())
-            .map(str::to_owned)
-            .collect(),
-        seen_to: optional(10)?,
-        base: row.get(11)?,
-        source: row.get(12)?,
-        noticed_at: row.get(13)?,
-        finished_at: row.get(14)?,
-        replay_seconds: row.get(15)?,
-        attempts: unsigned(row, 16)?,
-        deliveries: optional(17)?,
-        syscalls: optional(18)?,
-        acknowledged: if is_alarming { Some(row.get(19)?) } else { None },
-        note: row.get(20)?,
-        report: if is_diverged || verdict == "contradicted" {
-            detail.and_then(|text| serde_json::from_str(&text).ok())
-        } else {
-            None
-        },
-        verdict,
+        kinds: kinds.map(Stored::read).collect(),
+        seen_to: optional(14)?,
+        base: base.as_deref().map(Stored::read),
+        finished_at: row.get(17)?,
+        replay_seconds: row.get(18)?,
+        attempts: unsigned(row, 19)?,
+        deliveries: optional(20)?,
+        syscalls: optional(21)?,
+        acknowledged: read.acknowledged.filter(|_| has_report || damage),
+        report: detail.filter(|_| has_report).and_then(|text| serde_json::from_str(&text).ok()),
+        ..read
     })
 }

@@ -25,6 +25,7 @@ use crate::kernel_db::{
     VatOptions, WorkerType,
 };
 use crate::store::{Alarm, CaptureRow, KnownVat, NodeSeen, Noted, NotedSpan, NotedVat, SpanSource, StoreError};
+use crate::tally::Counter;
 use crate::transcript::{Hash256, Position, VatId};
 use node::Change;
 use recheck::{Batch, Round, Trust};
@@ -232,7 +233,7 @@ impl<'a> Tracker<'a> {
             self.tell_change(change, &noted.node);
         }
         self.seen = Some(noted.node);
-        self.shared.metrics.missed_spans.inc_by(noted.missed);
+        self.shared.metrics.add_to(Counter::Missed, noted.missed);
         if noted.is_replaced {
             self.forget_memory();
         }

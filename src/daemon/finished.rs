@@ -1,41 +1,28 @@
-//! A span's report in the words of the store.
+//! The report of a span as the row that the store writes, and what its verdict means beside a live node.
 
 use crate::report::json;
 use crate::span::{SpanBegins, SpanEnds};
-use crate::store::{Job, Outcome, SpanSource};
+use crate::store::{FinishedSpan, Job, SpanSource};
+use crate::tally::{Counter, Tally, finding_kinds};
 use crate::verdict::{Unverifiable, Verdict};
 use crate::verify::SpanReport;
 
-/// What is written of a report.
-pub(super) fn outcome(report: &SpanReport, job: &Job, worker_sha256: &str) -> Outcome {
-    let mut kinds = Vec::new();
-    if let Verdict::Diverged(divergence) = &report.verdict {
-        kinds.extend(divergence.findings.iter().map(|finding| finding.kind.label()));
-        kinds.sort_unstable();
-        kinds.dedup();
-    }
-    let partial = report.verdict.partial();
-    Outcome {
-        verdict: report.verdict.label(),
+/// The row that is written of a report.
+pub(super) fn finished(report: &SpanReport, job: &Job, worker_sha256: &str) -> FinishedSpan {
+    let mut tally = Tally::of(report);
+    tally.add(Counter::Missed, u64::from(job.source == SpanSource::Live && is_missed(report)));
+    FinishedSpan {
+        verdict: report.verdict.kind(),
         reason: report.verdict.reason(),
         explanation: explanation(report),
-        contradictions: report.contradictions.kinds().collect(),
-        kinds,
-        seen_to: partial.map(|partial| partial.seen_to),
-        unseen: partial.map_or(0, |partial| partial.end - partial.seen_to),
+        kinds: finding_kinds(&report.verdict),
+        seen_to: report.verdict.partial().map(|partial| partial.seen_to),
         is_damage: report.verdict.is_damage(),
-        is_missed: job.source == SpanSource::Live && is_missed(report),
-        base: report.base.label(),
+        base: report.base,
         detail: json::span(report),
         replay_seconds: report.took.as_secs_f64(),
-        deliveries: report.deliveries,
-        syscalls: report.syscalls,
-        hashes: u64::from(report.is_hash_compared),
         worker_sha256: worker_sha256.to_owned(),
-        heap: match &report.verdict {
-            Verdict::Diverged(divergence) => divergence.heap.as_ref().map(|heap| heap.answer.label()),
-            _ => None,
-        },
+        tally,
     }
 }
 
@@ -84,8 +71,8 @@ fn holds_no_delivery(items: u64, begins: Option<SpanBegins>, ends: Option<SpanEn
     items <= 2 && begins.is_some() && matches!(ends, Some(SpanEnds::SaveSnapshot | SpanEnds::ShutdownWorker))
 }
 
-/// Whether a verdict may be owed to rows that vanished while they were read.
-pub(super) fn may_be_owed_to_vanishing(verdict: &Verdict) -> bool {
+/// Whether rows that vanished during the reads can explain a verdict.
+pub(super) fn may_come_of_vanishing(verdict: &Verdict) -> bool {
     matches!(
         verdict,
         Verdict::Unverifiable(
