@@ -34,6 +34,9 @@ pub(super) struct BisectArgs {
     /// Compare after each delivery instead of halving: heaps that differ can become equal again
     #[arg(long, requires = "evidence")]
     linear: bool,
+    /// Number of times that the second worker makes its first differing heap again, to tell whether it is reproducible
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeats: u32,
     /// Directory for both heaps [default: "bisect" in the folder]
     #[arg(long, short, value_name = "DIR", requires = "evidence")]
     out: Option<PathBuf>,
@@ -57,33 +60,24 @@ struct BisectionLine<'a> {
 }
 
 pub(super) fn run(args: BisectArgs, wishes: Wishes) -> Result<Exit, CliError> {
-    let BisectArgs { evidence, worker, linear, out, chain, vat, format } = args;
-    match (evidence, chain, vat) {
-        (Some(evidence), _, _) => workers_apart(&evidence, &worker, linear, out, format),
-        (None, Some(db), Some(vat)) => {
-            let name = db.display();
-            tracing::warn!("bisect --chain is deprecated; write `spanwatch verify {name} --vat {vat} --chain`");
-            verify::run(VerifyArgs::chain(DbArgs::of(&db, format), vat, worker), wishes)
-        }
-        (None, _, _) => Ok(Exit::CouldNotRun),
+    if let Some(evidence) = &args.evidence {
+        return workers_apart(&args, evidence);
     }
+    let (Some(db), Some(vat)) = (args.chain, args.vat) else { return Ok(Exit::CouldNotRun) };
+    let name = db.display();
+    tracing::warn!("bisect --chain is deprecated; write `spanwatch verify {name} --vat {vat} --chain`");
+    verify::run(VerifyArgs::chain(DbArgs::of(&db, args.format), vat, args.worker), wishes)
 }
 
-fn workers_apart(
-    evidence: &Path,
-    worker: &WorkerArgs,
-    is_linear: bool,
-    out: Option<PathBuf>,
-    format: Format,
-) -> Result<Exit, CliError> {
+fn workers_apart(args: &BisectArgs, evidence: &Path) -> Result<Exit, CliError> {
     let case = Case::open(evidence)?;
-    let programs = worker.find_for(&case)?;
+    let programs = args.worker.find_for(&case)?;
     let [good, bad] = &programs[..] else {
         return Err(CliError::NotTwoWorkers { count: programs.len() });
     };
-    let limits = worker.limits_for(&case)?;
-    let found = bisect(&case, [good, bad], &limits, is_linear)?;
-    let dir = out.unwrap_or_else(|| match evidence.is_dir() {
+    let limits = args.worker.limits_for(&case)?;
+    let found = bisect(&case, [good, bad], &limits, args.linear, args.repeats)?;
+    let dir = args.out.clone().unwrap_or_else(|| match evidence.is_dir() {
         true => evidence.join("bisect"),
         false => PathBuf::from(format!("{}-bisect", case.manifest.id)),
     });
@@ -97,10 +91,10 @@ fn workers_apart(
         files = Some(names);
     }
     let mut out = visible::stdout();
-    if format == Format::Text {
-        tell_workers(&case, &programs, format, &mut out)?;
+    if args.format == Format::Text {
+        tell_workers(&case, &programs, args.format, &mut out)?;
     }
-    match format {
+    match args.format {
         Format::Json => {
             let line = BisectionLine { r#type: "bisection", found: &found, images: files.as_ref() };
             writeln!(out, "{}", json::line(&line))?;
@@ -125,7 +119,7 @@ fn workers_apart(
             if found.is_deterministic == Some(false) {
                 writeln!(
                     out,
-                    "  but a second replay with the second worker gave another heap there: its heap is not reproducible"
+                    "  but another replay with the second worker gave another heap there: its heap is not reproducible"
                 )?;
             }
             if let Some([one, other]) = &files {

@@ -109,7 +109,8 @@ impl Prober<'_> {
 }
 
 /// Finds the first delivery after which the heaps of two workers differ. `is_linear` looks after each delivery instead of
-/// halving: heaps that differ can become the same again, which halving does not see.
+/// halving: heaps that differ can become the same again, which halving does not see. The second worker makes the heap that was found
+/// `repeats` times more, to tell whether it is always the same.
 ///
 /// # Errors
 /// When the folder is damaged or a replay fails for a reason of ours.
@@ -118,6 +119,7 @@ pub fn bisect(
     programs: [&WorkerProgram; 2],
     limits: &Limits,
     is_linear: bool,
+    repeats: u32,
 ) -> Result<Bisection, BisectError> {
     let items = case.items()?;
     let span = case.span(&items)?;
@@ -140,8 +142,12 @@ pub fn bisect(
     let mut is_deterministic = None;
     let mut images = None;
     if let (Some(position), Some((_, [Some(one), Some(other)]))) = (found, prober.differing.take()) {
-        let again = prober.image(1, position)?;
-        is_deterministic = Some(again.is_some_and(|again| again.hash() == other.hash()));
+        let mut is_same = true;
+        for _ in 0..repeats {
+            let again = prober.image(1, position)?;
+            is_same &= again.is_some_and(|again| again.hash() == other.hash());
+        }
+        is_deterministic = Some(is_same);
         images = Some([one, other]);
     }
     Ok(Bisection {

@@ -55,7 +55,7 @@ fn units_are_those_of_the_configuration() {
 
 #[test]
 fn repeats_is_the_same_flag_everywhere() {
-    for command in ["verify", "replay"] {
+    for command in ["verify", "replay", "bisect"] {
         let help = spanwatch(&[command, "--help"]).out;
         assert!(help.contains("--repeats <N>"), "{command}: {help}");
     }

@@ -131,7 +131,7 @@ fn a_divergence_alarms_until_somebody_takes_note_of_it() {
     let noted = spanwatch(&["ack", &id, "--note", "an old worker", "--state-dir", &state]);
     assert_eq!((noted.code, noted.out.trim()), (0, &*format!("{id} is acknowledged; 0 left")));
     assert_eq!(daemon.metric("spanwatch_divergences_unacknowledged"), 0.0);
-    assert!(spanwatch(&["ack", &id, "--state-dir", &state]).out.contains("before; nothing is changed"));
+    assert!(spanwatch(&["ack", &id, "--state-dir", &state]).out.contains("before; no change"));
     let listed = list(&["--diverged"]);
     assert!(listed.code == 0 && listed.out.contains("acknowledged: an old worker\n"), "{}", listed.out);
     // Notes can be added later, and all are shown.

@@ -278,6 +278,9 @@ fn the_compilers_fault_is_narrowed_down_to_its_delivery() {
     let (deliveries, replays) = (quick["deliveries"].as_f64().expect("a number"), quick["replays"].as_f64());
     let most = 2.0 * (2.0 + deliveries.log2().ceil()) + 1.0;
     assert!(replays.expect("a number") <= most, "{quick}: more than {most}");
+    let thrice = bisect(&["--repeats", "3"]);
+    assert_eq!(thrice["replays"].as_f64(), replays.map(|replays| replays + 2.0), "{thrice}");
+    assert_eq!(thrice["is_deterministic"], true);
     // Looked at after each delivery: the same before it, and not the same from it on.
     for probe in thorough["probes"].as_array().expect("probes") {
         assert_eq!(probe["is_same"], probe["position"].as_u64().expect("a position") < multiplies, "{probe}");
