@@ -1,4 +1,4 @@
-//! The inner pieces of a replay, each alone: what happens for each message, for each item and for each image.
+//! Benchmarks of the inner pieces of a replay: the work for each message, each item and each image.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on is to say so and end")]
 
@@ -29,7 +29,7 @@ fn item() -> String {
     )
 }
 
-/// Neither noise nor all alike, as heaps are: a gzip makes about a fifth of it.
+/// Data that compresses like a heap: gzip reduces it to about a fifth.
 fn heap() -> Vec<u8> {
     let mut state = 1_u32;
     let mut heap = Vec::with_capacity(IMAGE_BYTES + 16);

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts Debian's headless Chromium, a font and what else it needs into target/tools/browser: no root, nothing installed.
+# Unpacks Debian's headless Chromium, a font and its libraries into target/tools/browser. Needs no root; installs nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/tools/browser
-# Opens a page: `--version` needs none of the browser's own files. In a profile of its own, as it would write to HOME.
+# Opens a page, as `--version` needs none of the browser's own files. The profile is temporary, as the browser writes to HOME.
 works() {
   local profile status=0
   profile=$(mktemp -d)
@@ -13,14 +13,14 @@ works() {
   return "$status"
 }
 if [ -x "$tools/run" ] && works "$tools/run" 2>/dev/null; then exit 0; fi
-# All of the browser by name, as it looks for its files beside its program: the system may have a part of it, which would not be
-# among what is missing (chromium-common comes with Debian's chromium).
+# The browser looks for its files beside its program, so all of its packages are named: one that the system already has
+# (chromium-common comes with Debian's chromium) would not be among the missing ones.
 wanted=(chromium-headless-shell chromium-common fonts-dejavu-core)
-# What apt would install is what the system lacks; nobody needs to be root to ask.
+# The missing packages are those that apt would install; the simulation needs no root.
 missing() { apt-get -s -qq --no-install-recommends install "${wanted[@]}" | awk '$1 == "Inst" { print $2 }'; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# A user of its own for the download would not be let into this directory.
+# apt's separate download user has no access to this directory.
 get() {
   local packages
   packages=$(missing) || return
@@ -28,7 +28,7 @@ get() {
   (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "${wanted[@]}" $packages)
 }
 if ! get 2>/dev/null; then
-  # On a fresh machine the lists of packages may be missing; only root can fetch them.
+  # On a fresh machine the package lists may be missing; only root can fetch them.
   apt-get -qq update
   get
 fi
@@ -39,7 +39,7 @@ cat >"$work/fonts.conf" <<CONF
 <!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig><dir>$root/usr/share/fonts</dir><cachedir>$PWD/$tools/fonts.cache</cachedir></fontconfig>
 CONF
-# The page under test is ours, so the browser goes without a sandbox, which not every machine lets it have.
+# The browser only opens the project's own pages, so it runs without its sandbox, which not every machine allows.
 lib=$root/usr/lib/$(basename "$work"/root/usr/lib/*-linux-gnu*)
 cat >"$work/run" <<RUN
 #!/bin/sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real kernel that writes a block twice a second, the daemon beside it, and a record that is wrong.
+# Runs a real kernel that writes a block twice a second, and the daemon beside it, and falsifies one record.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 spanwatch=$PWD/target/release/spanwatch
@@ -15,14 +15,14 @@ trap finish EXIT
 
 step() { printf '\n--- %s\n\n' "$*"; }
 fail() { echo "demo: $*" >&2; tail -n 20 "$out"/*.log >&2; exit 1; }
-# await SECONDS COMMAND...: until the command succeeds.
+# await SECONDS COMMAND...: waits until the command succeeds.
 await() {
   local seconds=$1; shift
   for _ in $(seq $((seconds * 5))); do
     if "$@"; then return; fi
     sleep 0.2
   done
-  fail "this never came true: $*"
+  fail "timed out waiting for: $*"
 }
 serves() { address=$(sed -n 's/.*address=\([0-9.:]*\).*/\1/p' "$out/daemon.log"); [ -n "$address" ]; }
 metrics() {
@@ -32,13 +32,13 @@ metrics() {
 }
 at_least() { [ "$(metrics | awk -v series="$1" '$1 == series { print int($2) }')" -ge "$2" ]; }
 
-step "A real SwingSet kernel with real workers starts to write blocks (it keeps items and deletes old heap images, as a chain's archive node does)"
+step "A real SwingSet kernel with real workers writes blocks. It keeps items and deletes old heap images, like an archive node"
 node tests/lab/lab.mjs --out "$out/lab" --live 500 --keep items > "$out/kernel.log" 2>&1 &
 kernel=$!
 await 180 grep -qx live "$out/kernel.log"
 grep '^block' "$out/kernel.log" | tail -n 3 || true
 
-step "spanwatch run: the daemon beside it"
+step "spanwatch run: the daemon starts beside it"
 NO_COLOR=1 "$spanwatch" run "$out/lab/agoric" --worker "$(tests/lab/worker-path.sh)" --state-dir "$out/state" \
   --listen 127.0.0.1:0 --log-format human > "$out/daemon.log" 2>&1 &
 daemon=$!
@@ -46,29 +46,29 @@ await 30 serves
 await 120 at_least 'spanwatch_spans_total{verdict="verified"}' 5
 "$spanwatch" verdicts --state-dir "$out/state"
 
-step "Now the kernel records one delivery of the vat collections with one computron more than its worker used"
+step "The kernel falsifies a record: one delivery of the vat collections costs one computron more than its worker used"
 kill -USR1 "$kernel"
 await 120 grep -q 'lied about' "$out/kernel.log"
 grep 'lied about' "$out/kernel.log"
 await 120 at_least spanwatch_divergences_unacknowledged 1
 code=0
 "$spanwatch" verdicts --diverged --state-dir "$out/state" || code=$?
-[ "$code" -eq 3 ] || fail "a divergence that nobody has acknowledged is exit code 3, not $code"
+[ "$code" -eq 3 ] || fail "an unacknowledged divergence gives exit code 3, not $code"
 
-step "What the daemon has logged, and some of its metrics (http://$address/metrics)"
+step "The daemon's log, and some of its metrics (http://$address/metrics)"
 cat "$out/daemon.log"
 echo
 metrics | grep -E '^spanwatch_(spans_total|divergences_total|divergences_unack|missed|backlog_spans|node_(state|block)|verdict_delay_seconds_(sum|count))' | grep -v ' 0$'
 
-step "Somebody has looked into it: spanwatch ack"
+step "spanwatch ack: the operator acknowledges the divergence"
 id=$({ "$spanwatch" verdicts --diverged --state-dir "$out/state" --format json || true; } | sed -n 's/.*"id":"\([^"]*\)".*/\1/p')
 "$spanwatch" ack "$id" --note "the kernel was told to lie" --state-dir "$out/state"
 
-step "The node and the daemon stop; spanwatch verify finds the same in the database at rest"
+step "The node and the daemon stop; spanwatch verify finds the same divergence in the database at rest"
 kill "$daemon" && wait "$daemon" || fail "the daemon ended with $?"
 kill "$kernel" && wait "$kernel" || fail "the kernel ended with $?"
 daemon= kernel=
 code=0
 "$spanwatch" verify "$out/lab/agoric" --vat collections --worker "$(tests/lab/worker-path.sh)" || code=$?
-[ "$code" -eq 3 ] || fail "the divergence is exit code 3, not $code"
+[ "$code" -eq 3 ] || fail "the divergence gives exit code 3, not $code"
 echo "exit code $code: the divergence, found again"

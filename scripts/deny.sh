@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the crates that the lock file names against deny.toml, and against the database of advisories where it can be fetched.
-# The first run compiles cargo-deny into target/tools, without optimisation: it has little to compute.
+# Checks the crates of the lock file against deny.toml, and against the advisory database if it can be fetched.
+# The first run compiles cargo-deny into target/tools, without optimization, as it has little to compute.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=0.20.2
@@ -12,5 +12,5 @@ fi
 if timeout 120 "$deny" --log-level off fetch db; then
   "$deny" --locked --workspace check --disable-fetch advisories
 else
-  echo "advisories NOT CHECKED: their database could not be fetched"
+  echo "advisories NOT CHECKED: the advisory database could not be fetched"
 fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Fuzzes spanwatch's parsers of outside data with libFuzzer.
 #   scripts/fuzz.sh TARGET SECONDS [libFuzzer's options…]
-# TARGET is a folder's name in fuzz/corpus, or `all`: each of them, as many at a time as there are cores. What a run learns is kept in
-# target/fuzz, and the next one goes on from there. An input that fails is put into target/fuzz/found and ends the run.
+# TARGET is the name of a folder in fuzz/corpus, or `all`: every target, as many at a time as there are cores. Inputs that reach new
+# code are kept in target/fuzz for the next run. An input that fails is saved in target/fuzz/found and ends the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$1 seconds=$2
@@ -16,25 +16,25 @@ fuzz_one() {
     -artifact_prefix="$out/found/$target-" "$@" "$out/$target" "fuzz/corpus/$target"
 }
 
-# One of the runs of `all`: a line for the result, and the whole log where it failed.
+# One run of `all`: prints a line for the result, or the whole log if it failed.
 fuzz_quietly() {
   local log=$out/$target.log status=0
   mkdir -p "$out"
   fuzz_one "$@" >"$log" 2>&1 || status=$?
   if [ "$status" != 0 ]; then
     cat "$log"
-    echo "fuzz $target FAILED. Put the input from target/fuzz/found into fuzz/corpus/$target, and the unit tests try it from now on"
+    echo "fuzz $target FAILED. Move the input from target/fuzz/found to fuzz/corpus/$target: the unit tests then try it in every run"
     return 1
   fi
   local coverage executions memory
   coverage=$(grep -o 'cov: [0-9]*' "$log" | tail -n 1)
   executions=$(awk '/number_of_executed_units/ { print $2 }' "$log")
   memory=$(awk '/^memory:/ { peak = $2 } END { print peak ? peak / 1048576 " MiB" : "below 1 MiB" }' "$log")
-  echo "fuzz $target: $executions inputs, $coverage, memory for an input at most $memory"
+  echo "fuzz $target: $executions inputs, $coverage, peak memory of an input $memory"
 }
 
 if [ "${SPANWATCH_FUZZ_BUILT:-}" = "" ]; then
-  # Only spanwatch's own crates are compiled anew, and so optimized that a second is worth something.
+  # Only spanwatch's own crates are compiled again, with optimization for more inputs a second.
   RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/coverage-rustc.sh cargo build --locked --package spanwatch-fuzz \
     --config 'profile.dev.package.spanwatch.opt-level=2'
   export SPANWATCH_FUZZ_BUILT=1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures how long comparing two heap images takes: two of a vat of the lab (10 MB), of two different vats, and two that are
+# Measures the comparison of heap images: two of one vat of the lab (10 MB), two of different vats, and pairs
 # made here with 990,000 slots (56 MB). Needs the lab (`make lab`). Goals: 10 MB in 0.5 s, 56 MB in 3 s and 600 MB of memory,
 # parsing at 300 MB/s.
 set -euo pipefail
@@ -10,7 +10,7 @@ worker=$(bash tests/lab/worker-path.sh)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# image NAME SCRIPT: what a worker saves after a script.
+# image NAME SCRIPT: saves the heap of a worker after a script.
 image() {
   printf '%d:e%s,3:w@7,' $((${#2} + 1)) "$2" >"$work/commands"
   "$worker" measure 3<"$work/commands" 4>/dev/null 5</dev/null 6</dev/null 7>"$work/$1" 8</dev/null

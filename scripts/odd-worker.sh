@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compiles the worker of the npm package as a compiler without `__has_builtin` would: it keeps products of integers as
-# floating-point numbers, which is how validators once fell apart. Only the tests use it.
+# Compiles the worker of the npm package as by a compiler without `__has_builtin`: it keeps products of integers as
+# floating-point numbers, which once made validators diverge. Only the tests use it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests and says how many there were. Their databases must be there: `make test` sees to that.
-#   scripts/test.sh        all but the long ones
-#   scripts/test.sh long   the long ones: those in a module named `long`
+# Runs the tests and prints their number. Needs the test databases: `make test` makes them.
+#   scripts/test.sh        all but the slow ones
+#   scripts/test.sh long   the slow ones: those in a module named `long`
 set -euo pipefail
 cd "$(dirname "$0")/.."
 log=$(mktemp)
@@ -16,7 +16,7 @@ case "${1:-}" in
   *) echo "usage: scripts/test.sh [long]" >&2; exit 2 ;;
 esac
 
-# The integration tests run it, and cargo builds it by itself only where no target is named.
+# The integration tests run the examples; cargo builds them by itself only if no target is named.
 cargo build --locked --examples
 targets=(--locked --lib --test integration)
 status=0
@@ -26,7 +26,7 @@ cargo test "${targets[@]}" --no-fail-fast -- "${choice[@]}" 2>&1 | tee "$log" ||
 count() { awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i == word ";") sum += $(i - 1) } END { print sum + 0 }' "$log"; }
 if [ "${1:-}" != long ]; then
   cargo test "${targets[@]}" -q -- --list ::long:: 2>/dev/null |
-    sed -n 's/^\(.*\): test$/not run, as it takes long (make test-long runs it): \1/p'
+    sed -n 's/^\(.*\): test$/not run, as it is slow (make test-long runs it): \1/p'
 elif [ "$(count passed)" -eq 0 ] && [ "$status" -eq 0 ]; then
   echo "no test is in a module named long" >&2
   status=1

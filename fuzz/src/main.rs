@@ -1,6 +1,6 @@
-//! Runs one of spanwatch's fuzz targets under libFuzzer: the one that `SPANWATCH_FUZZ_TARGET` names. See `scripts/fuzz.sh`.
+//! Runs the fuzz target that `SPANWATCH_FUZZ_TARGET` names under libFuzzer. `scripts/fuzz.sh` starts it.
 //!
-//! What an input may hold of memory is counted for the whole of the process, C libraries included ([`memory`]).
+//! The memory limit of an input covers the whole process, C libraries included ([`memory`]).
 
 #![no_main]
 
@@ -25,7 +25,7 @@ fn chosen() -> Target {
 fuzz_target!(|input: &[u8]| {
     let target = TARGET.get_or_init(|| {
         let target = chosen();
-        // What a target makes once, it makes before it is watched.
+        // One-time initialization of the target is not counted.
         (target.check)(&[]);
         target
     });

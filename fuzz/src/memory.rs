@@ -1,18 +1,18 @@
-//! Counts all memory that the process takes from `malloc`, its C libraries' included, and ends it where an input takes too much.
+//! Counts all memory that the process takes from `malloc`, C libraries included, and aborts if an input takes too much.
 //!
-//! The functions here stand before glibc's of the same names, which do the work. What is above the allowed bytes aborts the process at
-//! the allocation itself, so that the backtrace names the place, and libFuzzer keeps the input.
+//! The functions here replace glibc's of the same names and call them. The allocation that exceeds the limit aborts the process,
+//! so that the backtrace names the place, and libFuzzer keeps the input.
 
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
-/// Bytes that are held now. May be below the truth by what was taken in ways that are not counted.
+/// Bytes held now, without those allocated in ways that are not counted.
 static HELD: AtomicIsize = AtomicIsize::new(0);
-/// The most that was held since it was last set.
+/// Peak of the bytes held since the last reset.
 static PEAK: AtomicIsize = AtomicIsize::new(0);
-/// What may be held.
+/// Limit of the bytes held.
 static ALLOWED: AtomicIsize = AtomicIsize::new(isize::MAX);
-/// The most that any input took: it is printed when it grows by a tenth.
+/// Peak over all inputs; printed each time that it grows by a tenth.
 static WORST: AtomicUsize = AtomicUsize::new(1 << 20);
 
 unsafe extern "C" {
@@ -24,7 +24,7 @@ unsafe extern "C" {
     fn malloc_usable_size(at: *mut c_void) -> usize;
 }
 
-/// Calls a function that may hold so many bytes more than are held now.
+/// Calls a function that may hold `allowed` bytes more than are held now.
 pub(crate) fn watched(allowed: usize, input: usize, function: impl FnOnce()) {
     let before = HELD.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -38,11 +38,11 @@ pub(crate) fn watched(allowed: usize, input: usize, function: impl FnOnce()) {
     }
 }
 
-/// Ends the process where this many bytes more are too many.
+/// Aborts the process if this many more bytes exceed the limit.
 fn before_taking(size: usize) {
     let would_hold = HELD.load(Relaxed).saturating_add_unsigned(size);
     if would_hold > ALLOWED.load(Relaxed) {
-        // Whatever is printed now may need memory.
+        // Printing may need memory.
         let allowed = ALLOWED.swap(isize::MAX, Relaxed);
         eprintln!("MEMORY: {size} bytes more would be {would_hold}, and {allowed} are allowed");
         std::process::abort();
@@ -50,7 +50,7 @@ fn before_taking(size: usize) {
 }
 
 fn taken(at: *mut c_void) -> *mut c_void {
-    // SAFETY: it was just given by glibc, or is null, for which the size is 0.
+    // SAFETY: the pointer was just returned by glibc, or is null, for which the size is 0.
     let size = unsafe { malloc_usable_size(at) };
     let held = HELD.fetch_add(size.cast_signed(), Relaxed) + size.cast_signed();
     PEAK.fetch_max(held, Relaxed);
@@ -58,7 +58,7 @@ fn taken(at: *mut c_void) -> *mut c_void {
 }
 
 fn given_back(at: *mut c_void) {
-    // SAFETY: the caller got it from a function of this module or from glibc and gives it back now.
+    // SAFETY: the caller got the pointer from a function of this module or from glibc and frees it now.
     let size = unsafe { malloc_usable_size(at) };
     HELD.fetch_sub(size.cast_signed(), Relaxed);
 }
@@ -85,7 +85,7 @@ extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 unsafe extern "C" fn realloc(at: *mut c_void, size: usize) -> *mut c_void {
     given_back(at);
     before_taking(size);
-    // SAFETY: the caller keeps the promises.
+    // SAFETY: the caller fulfils the contract.
     let new = unsafe { __libc_realloc(at, size) };
     if new.is_null() && size > 0 {
         taken(at);
@@ -114,7 +114,7 @@ unsafe extern "C" fn posix_memalign(to: *mut *mut c_void, align: usize, size: us
     if at.is_null() {
         return libc::ENOMEM;
     }
-    // SAFETY: the caller gives a place for it.
+    // SAFETY: the caller passes a valid pointer for the result.
     unsafe { to.write(at) };
     0
 }
@@ -124,6 +124,6 @@ unsafe extern "C" fn posix_memalign(to: *mut *mut c_void, align: usize, size: us
 #[unsafe(no_mangle)]
 unsafe extern "C" fn free(at: *mut c_void) {
     given_back(at);
-    // SAFETY: the caller keeps the promises.
+    // SAFETY: the caller fulfils the contract.
     unsafe { __libc_free(at) }
 }
