@@ -1,5 +1,9 @@
-# To begin: `make demo` and `make test`. Both install missing parts; later runs reuse them.
-# `make test-long` runs the slow tests.
+# `make` alone lists the targets. `make demo` and `make test` set up what is missing; later runs reuse it.
+
+## The directory that install puts bin/, lib/ and share/ into
+PREFIX ?= /usr/local
+## A directory in front of PREFIX, for packages
+DESTDIR ?=
 
 LAB := tests/lab
 KINDS := everything items archives nothing
@@ -7,7 +11,15 @@ WORKER := $(LAB)/node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/rel
 LAB_SOURCES := $(LAB)/lab.mjs $(wildcard $(LAB)/src/*.mjs) $(wildcard $(LAB)/vats/*.js)
 DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json) $(LAB)/data/delicate/lab.json
 
-.PHONY: demo test test-long test-setup check deny fuzz fuzz-long lab bench clean
+.PHONY: help demo test test-long test-setup check deny fuzz fuzz-long lab bench dist install clean
+
+## Lists the targets and the variables.
+help:
+	@awk '/^## / { text = substr($$0, 4); next } \
+	  text && /^[a-z][a-z-]*:/ { sub(/:.*/, ""); targets = targets sprintf("  %-12s %s\n", $$0, text) } \
+	  text && /^[A-Z]+ \?=/ { variables = variables sprintf("  %-12s %s [%s]\n", $$1, text, $$3) } \
+	  { text = "" } \
+	  END { printf "make TARGET [VARIABLE=VALUE …]\n\nTargets:\n%s\nVariables:\n%s", targets, variables }' $(MAKEFILE_LIST)
 
 ## Builds, starts a real kernel and the daemon beside it, and catches a falsified record.
 demo:
@@ -43,10 +55,11 @@ check:
 deny:
 	scripts/deny.sh
 
-## Fuzzes each parser of outside data for some seconds, always with the same seed; `fuzz-long` for ten minutes.
+## Fuzzes each parser of outside data for 8 seconds, always with the same seed.
 fuzz:
 	scripts/fuzz.sh all 8 -seed=1
 
+## Fuzzes each parser of outside data for ten minutes.
 fuzz-long:
 	scripts/fuzz.sh all 600
 
@@ -90,6 +103,16 @@ $(LAB)/bench-data/bench/lab.json: | $(LAB)/node_modules/.installed
 	rm -rf $(@D)
 	cd $(LAB) && node lab.mjs --out bench-data/bench --bench --snapshot-initial 3 --snapshot-interval 20
 
+## Packs the program, its configuration, man pages and completions into target/dist/, and tries the archive.
+dist: target/release/spanwatch
+	scripts/dist.sh
+	scripts/dist.sh --check
+
+## Installs the program, its unit, man pages and completions below PREFIX.
+install: target/release/spanwatch
+	scripts/dist.sh --install "$(DESTDIR)" "$(PREFIX)"
+
+## Removes all that was built, installed or made.
 clean:
 	cargo clean
 	rm -rf $(LAB)/node_modules $(LAB)/.cache $(LAB)/data $(LAB)/bench-data

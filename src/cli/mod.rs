@@ -4,6 +4,7 @@ mod args;
 mod audit;
 mod bisect;
 mod chain;
+mod completions;
 mod doctor;
 mod evidence;
 mod explain;
@@ -154,6 +155,11 @@ enum Command {
     ///
     /// Exit codes: 0 all spans can be verified; 1 could not run; 2 bad usage; 4 a part is missing or damaged.
     Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell, as in `source <(spanwatch completions bash)`
+    Completions(completions::CompletionsArgs),
+    /// Write the man pages of all commands into a directory
+    #[command(hide = true)]
+    Man(completions::ManArgs),
 }
 
 /// Why a command could not run.
@@ -244,6 +250,8 @@ pub fn main() -> ExitCode {
         Command::Spans(args) => spans::run(args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => completions::write_man_pages(&args),
     };
     match exit {
         Ok(exit) => ExitCode::from(exit as u8),

@@ -24,11 +24,12 @@
 //! | `export` | tools of others run what is exported | `replay.js` of the real package |
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
 //! | `own` | what spanwatch writes is its own: permissions, owners, links, temporary directories | the daemon and the commands |
+//! | `package` | completions are what a shell reads | bash |
 //! | `rows` | old rows that change, and breaks in histories, raise an alarm of their own; what a node does never raises one | a stand-in for a node, the lab's databases, a live kernel |
 //! | `arguments` | flags, exit codes, variables and the log do as other programs' do | the program itself, and the daemon |
 //! | `compared` | a plan comes before the spans, and several workers are compared | a fake worker and a database written for it |
 //! | `messages` | what a message says is what was found | files, folders and databases that are not as they should be |
-//! | `tidy` | the modules import one another without a cycle, functions are short, a test that a page names is there | the source itself |
+//! | `tidy` | the modules import one another without a cycle, functions are short, no test sleeps, prose is plain, a test that a page names is there | the source itself |
 //! | `mutations` | no change to a real record goes unnoticed | copies of one of those |
 
 #![expect(clippy::expect_used, reason = "a test's helper fails by panicking")]
@@ -57,6 +58,7 @@ mod limits;
 mod messages;
 mod mutations;
 mod own;
+mod package;
 mod report;
 mod rows;
 mod run;
