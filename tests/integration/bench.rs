@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::beside::{Daemon, Setup};
-use crate::run::{fake_worker, text};
+use crate::run::{example, fake_worker, run, text};
 use crate::synthetic::{Keep, Node};
 
 /// A directory with a node, two vats at work in it.
@@ -91,4 +91,17 @@ pub fn verdict_of(row: &Value) -> String {
 pub fn as_nobody(program: &Path) -> Vec<String> {
     let script = format!("shift; exec {} \"$@\"", text(program));
     ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script, "sh"].map(str::to_owned).into()
+}
+
+#[test]
+fn the_example_of_the_library_verifies_a_database() {
+    let mut bench = Bench::new(Keep::everything());
+    for vat in ["v1", "v2", "v1"] {
+        bench.close(vat);
+    }
+    let mut command = std::process::Command::new(example("verify"));
+    command.arg(bench.file()).arg(fake_worker(bench.dir.path(), "ok"));
+    let run = run(command);
+    let verified = run.out.lines().filter(|line| line.contains("verified")).count();
+    assert_eq!((run.code, verified, run.out.lines().count()), (0, 3, 3), "{}{}", run.out, run.err);
 }

@@ -1,8 +1,8 @@
-//! The map from the keys of one heap to those of the other.
+//! The map from the keys of one heap to those of the other. It must never pair keys by number.
 //!
 //! Names and registered symbols are the same if their text is. Whether two unique symbols are the same can be told only when
 //! all places are known where one stands for the other ([`Sightings`]). Keys that the engine makes up (`#7`) are paired as
-//! they are met, and only where it makes them up; a property that a program calls `#7` is a name like any other. Owns that map. It must never pair keys by number.
+//! they are met, and only where it makes them up; a property that a program calls `#7` is a name like any other.
 
 use std::collections::HashMap;
 

@@ -16,12 +16,10 @@ const LONG: &[(&str, &str, &str)] = &[
     ("src/daemon/look/mod.rs", "noted", "not divided yet"),
     ("src/daemon/metrics.rs", "new", "the table of all series"),
     ("src/daemon/mod.rs", "serve", "not divided yet"),
-    ("src/daemon/replayer.rs", "judge", "not divided yet"),
     ("src/evidence/keeper.rs", "write", "not divided yet"),
     ("src/forensics/plot.rs", "plot", "not divided yet"),
     ("src/heap/diff/compare.rs", "slot", "one match over all kinds of slots"),
     ("src/heap/fingerprint.rs", "value", "one match over all kinds of slots"),
-    ("src/sandbox/spawn.rs", "try_spawn", "not divided yet"),
 ];
 
 const COMMENT_WIDTH_MAX: usize = 160;

@@ -8,6 +8,7 @@ mod lengths;
 mod named_tests;
 mod tokens;
 mod waits;
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
