@@ -255,7 +255,7 @@ pub fn main() -> ExitCode {
     };
     match exit {
         Ok(exit) => ExitCode::from(exit as u8),
-        // Whoever read our output has seen enough.
+        // The reader of the output closed it.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::from(Exit::CouldNotRun as u8)
         }

@@ -128,7 +128,7 @@ pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
             Format::Text => text::span(report, programs.len()),
             Format::Json => json::span(report),
         };
-        // With a line a span, whoever reads along sees it at once.
+        // A reader sees each span at once.
         written = bar.suspend(|| out.write_lines(&line).and_then(|()| out.flush()));
         bar.inc(1);
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -84,7 +84,7 @@ fn workers_are_compared_one_by_one() {
     assert!(run.out.contains("the workers disagree on v1 [0, 6): worker 0 verified, worker 1 diverged"), "{}", run.out);
     let run = verify(&synthetic, &["ok", "ok"], &["--vat", "one", "--span", "0..6"]);
     assert!(run.out.contains("the workers agree on the verdict of each span"), "{}", run.out);
-    // One worker has nobody to be compared with.
+    // One worker is not compared.
     let run = verify(&synthetic, &["ok"], &["--vat", "one", "--format", "json"]);
     assert!(run.lines("summary")[0]["by_worker"].is_null(), "{}", run.out);
 }
