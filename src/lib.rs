@@ -9,7 +9,7 @@
 //! 4. [`span`] checks the order of a span's items; [`replay`] replays them in a worker that [`sandbox`] contains; [`judge`]
 //!    repeats what differs; [`verdict`] is the outcome.
 //! 5. [`verify`] is this way of one span, [`schedule`] walks many spans on several threads, [`report`] prints the outcomes.
-//! 6. [`audit`] checks the kernel's responses without a worker; [`evidence`] keeps a divergence; [`heap`] compares two heap
+//! 6. `audit` checks the kernel's responses without a worker; [`evidence`] keeps a divergence; [`heap`] compares two heap
 //!    images whose hashes differ; [`forensics`] explains.
 //! 7. `daemon` does all of this beside a live node, with `store` as its memory and `tally` for its counters; [`cli`] is the program.
 //!
@@ -53,7 +53,7 @@ pub mod schedule;
 
 pub mod report;
 
-pub mod audit;
+mod audit;
 pub mod evidence;
 pub mod heap;
 

@@ -25,16 +25,6 @@ pub struct Compared {
     pub items: u64,
 }
 
-impl Compared {
-    /// Adds another count.
-    pub fn add(&mut self, other: &Self) {
-        self.determined += other.determined;
-        self.undetermined += other.undetermined;
-        self.forms += other.forms;
-        self.items += other.items;
-    }
-}
-
 /// A vat's vatstore as it is followed, and what contradicted it.
 #[derive(Debug)]
 pub struct Responses {
@@ -63,12 +53,6 @@ impl Responses {
     /// Forgets the vatstore, as items are missing from here on. What was found stays.
     pub fn forget(&mut self, limit: KeysLimit) {
         self.vatstore = Vatstore::unknown(limit);
-    }
-
-    /// Whether the vatstore is known as a whole.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.vatstore.is_complete()
     }
 
     /// What was compared so far.

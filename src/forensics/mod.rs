@@ -5,16 +5,16 @@
 //! of it, [`export`] gives the evidence to tools of others; [`bisect`] finds the delivery after which two heaps differ;
 //! [`source`] reads the heap images that are compared. Nothing here changes a verdict, and nothing but [`bisect`] runs a worker.
 
-pub mod account;
-pub mod bisect;
-pub mod causes;
-pub mod cost;
-pub mod difference;
-pub mod explain;
-pub mod export;
-pub mod html;
+pub(crate) mod account;
+pub(crate) mod bisect;
+pub(crate) mod causes;
+pub(crate) mod cost;
+pub(crate) mod difference;
+pub(crate) mod explain;
+pub(crate) mod export;
+pub(crate) mod html;
 mod plot;
-pub mod readable;
+pub(crate) mod readable;
 mod segments;
 pub mod source;
 

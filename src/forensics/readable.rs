@@ -61,14 +61,6 @@ fn shown(name: &str, arguments: &[Value]) -> Option<String> {
     })
 }
 
-/// The method's name of a message, if it has one.
-#[must_use]
-pub fn method_of(delivery: &str) -> Option<String> {
-    let elements: Value = serde_json::from_str(delivery).ok()?;
-    let (body, _) = body_of(elements.get(2)?.get("methargs")?)?;
-    Some(body.get(0)?.as_str()?.to_owned())
-}
-
 /// `method(arguments)` of `methargs`.
 fn method(methargs: &Value) -> Option<String> {
     let (body, slots) = body_of(methargs)?;

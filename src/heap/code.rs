@@ -7,8 +7,6 @@ use super::tables::OPCODES;
 
 /// The end of the code; what follows is padding.
 const NO_CODE: u8 = 0;
-const CODE_1: u8 = 46;
-const CODE_4: u8 = 48;
 /// The source file of what follows; the operand is a key.
 pub const FILE: u8 = 83;
 const GET_PROPERTY: u8 = 96;
@@ -35,8 +33,8 @@ pub struct Instruction<'a> {
 
 impl Instruction<'_> {
     /// The name of its opcode.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
+    #[cfg(test)]
+    fn name(&self) -> &'static str {
         OPCODES.get(usize::from(self.opcode)).map_or("", |(name, _)| name)
     }
 
@@ -47,12 +45,6 @@ impl Instruction<'_> {
             [low, high] if self.opcode == LINE => Some(u16::from_le_bytes([low, high]).into()),
             _ => None,
         }
-    }
-
-    /// Whether the instruction begins a function inside this one.
-    #[must_use]
-    pub fn begins_a_function(&self) -> bool {
-        (CODE_1..=CODE_4).contains(&self.opcode)
     }
 }
 

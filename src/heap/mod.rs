@@ -14,19 +14,19 @@
 
 pub mod census;
 mod checks;
-pub mod code;
+pub(crate) mod code;
 mod container;
 pub mod diff;
 mod error;
 pub mod fingerprint;
-pub mod graph;
+pub(crate) mod graph;
 mod keys;
 mod model;
 pub mod naming;
 pub mod query;
 mod slot;
 mod tables;
-pub mod text;
+pub(crate) mod text;
 
 pub use container::{Atom, Creation, UNDERSTOOD, Version};
 pub use error::HeapError;

@@ -39,7 +39,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn vat_lists(&self) -> rusqlite::Result<VatLists> {
+    pub(crate) fn vat_lists(&self) -> rusqlite::Result<VatLists> {
         let mut lists = VatLists::default();
         let named: BTreeMap<String, VatId> = self.static_vats()?.into_iter().collect();
         if let Some(names) = self.list("vat.names", &mut lists.faults)? {
@@ -94,7 +94,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn item_bounds(&self) -> rusqlite::Result<(ItemBounds, Vec<String>)> {
+    pub(crate) fn item_bounds(&self) -> rusqlite::Result<(ItemBounds, Vec<String>)> {
         // From one vat's first row to the next vat's by the index.
         let mut statement = self.db.prepare(
             "WITH RECURSIVE vats (id) AS (
@@ -130,7 +130,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn edges(&self, span: &SpanId) -> rusqlite::Result<Edges> {
+    pub(crate) fn edges(&self, span: &SpanId) -> rusqlite::Result<Edges> {
         let Some(last) = span.end.checked_sub(1).filter(|last| span.start <= *last) else { return Ok((None, None)) };
         let mut statement = self.db.prepare_cached(
             "SELECT CASE WHEN octet_length(item) <= ?3 THEN item END FROM transcriptItems \
@@ -148,7 +148,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn open_span(&self, vat: &VatId) -> rusqlite::Result<Option<(SpanRow, u64, Hash256)>> {
+    pub(crate) fn open_span(&self, vat: &VatId) -> rusqlite::Result<Option<(SpanRow, u64, Hash256)>> {
         let mut statement = self.db.prepare_cached(
             "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans \
              WHERE vatID = ? AND isCurrent = 1",

@@ -30,11 +30,11 @@ use crate::files::temp::{Purpose, TempDir};
 use access::Hold;
 pub use access::{Access, CommitMark};
 pub(crate) use access::{Fingerprint, beside};
-pub use census::{Edges, VatLists};
-pub use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse, Reread, RowKey};
+pub(crate) use census::{Edges, VatLists};
+pub(crate) use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse, Reread, RowKey};
 pub use query::{OptionsFault, Reader, SchemaFault};
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
-pub use vatstore::{VatstoreRow, VatstoreRows, VatstoreValue};
+pub(crate) use vatstore::{VatstoreRow, VatstoreRows, VatstoreValue};
 
 /// The file's name inside the kernel's directory (`dbFileInDirectory` in `swing-store/src/util.js`).
 const FILE_NAME: &str = "swingstore.sqlite";

@@ -70,8 +70,8 @@ pub struct Reread {
 
 impl Reread {
     /// A row that can be read.
-    #[must_use]
-    pub fn of(row: SpanRow, image: Option<Hash256>) -> Self {
+    #[cfg(test)]
+    pub(crate) fn of(row: SpanRow, image: Option<Hash256>) -> Self {
         let id = Some((row.id.vat.clone(), row.id.start));
         Self { key: Self::key_of(&row.id), id, row: Some(row), image }
     }
@@ -124,7 +124,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn pulse(&self) -> rusqlite::Result<Pulse> {
+    pub(crate) fn pulse(&self) -> rusqlite::Result<Pulse> {
         let number = |key| Ok::<_, rusqlite::Error>(self.kv(key)?.and_then(|text| text.parse().ok()));
         Ok(Pulse {
             crank: number("crankNumber")?,
@@ -137,7 +137,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn heads(&self) -> rusqlite::Result<Vec<Head>> {
+    pub(crate) fn heads(&self) -> rusqlite::Result<Vec<Head>> {
         // From one vat's first row to the next vat's by the index, over all spans in between.
         let mut statement = self.db.prepare(
             "WITH RECURSIVE vats (id) AS (
@@ -161,7 +161,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn living_vats(&self) -> rusqlite::Result<Option<BTreeSet<VatId>>> {
+    pub(crate) fn living_vats(&self) -> rusqlite::Result<Option<BTreeSet<VatId>>> {
         let mut living: BTreeSet<VatId> = self.static_vats()?.into_iter().map(|(_, vat)| vat).collect();
         if let Some(list) = self.kv("vat.dynamicIDs")? {
             let Ok(dynamic) = serde_json::from_str::<Vec<String>>(&list) else { return Ok(None) };
@@ -174,7 +174,13 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn closed_spans(&self, vat: &VatId, from: Position, to: Position, limit: u32) -> rusqlite::Result<ClosedSpans> {
+    pub(crate) fn closed_spans(
+        &self,
+        vat: &VatId,
+        from: Position,
+        to: Position,
+        limit: u32,
+    ) -> rusqlite::Result<ClosedSpans> {
         self.some_spans(vat, from, to, limit, "ASC")
     }
 
@@ -182,7 +188,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn closed_spans_backwards(
+    pub(crate) fn closed_spans_backwards(
         &self,
         vat: &VatId,
         from: Position,
@@ -220,7 +226,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn span_at(&self, vat: &VatId, start: Position) -> rusqlite::Result<Option<SpanRow>> {
+    pub(crate) fn span_at(&self, vat: &VatId, start: Position) -> rusqlite::Result<Option<SpanRow>> {
         let mut statement = self.db.prepare_cached(
             "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans \
              WHERE vatID = ? AND startPos = ?",
@@ -234,7 +240,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn reread(&self, after: &RowKey, limit: usize) -> rusqlite::Result<Vec<Reread>> {
+    pub(crate) fn reread(&self, after: &RowKey, limit: usize) -> rusqlite::Result<Vec<Reread>> {
         let mut statement = self.db.prepare_cached(
             "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans \
              WHERE (vatID, startPos) > (?, ?) AND vatID < 'w' AND typeof(vatID) = 'text' AND vatID NOT GLOB '*[^v0-9]*' \
@@ -261,7 +267,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn image_at_end(&self, span: &SpanId) -> rusqlite::Result<Option<Hash256>> {
+    pub(crate) fn image_at_end(&self, span: &SpanId) -> rusqlite::Result<Option<Hash256>> {
         let Some(at) = span.end.checked_sub(1) else { return Ok(None) };
         let mut statement = self.db.prepare_cached("SELECT hash FROM snapshots WHERE vatID = ? AND snapPos = ?")?;
         let hash = statement.query_row(params![span.vat.as_str(), signed(at)], |row| {
@@ -275,7 +281,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn last_start(&self, vat: &VatId) -> rusqlite::Result<Option<Position>> {
+    pub(crate) fn last_start(&self, vat: &VatId) -> rusqlite::Result<Option<Position>> {
         let mut statement = self.db.prepare_cached("SELECT max(startPos) FROM transcriptSpans WHERE vatID = ?")?;
         statement.query_row([vat.as_str()], |row| Ok(position(row.get_ref(0)?)))
     }
@@ -284,7 +290,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn kept(&self, span: &SpanId) -> rusqlite::Result<Kept> {
+    pub(crate) fn kept(&self, span: &SpanId) -> rusqlite::Result<Kept> {
         let last = SpanId { start: span.end.saturating_sub(1), ..span.clone() };
         let image = match span.start.checked_sub(1) {
             Some(before) => self.snapshot(&span.vat, before)?.map(|row| row.has_image),
@@ -297,7 +303,13 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn new_items(&self, vat: &VatId, from: Position, to: Position, bytes_max: usize) -> rusqlite::Result<NewItems> {
+    pub(crate) fn new_items(
+        &self,
+        vat: &VatId,
+        from: Position,
+        to: Position,
+        bytes_max: usize,
+    ) -> rusqlite::Result<NewItems> {
         let mut statement = self.db.prepare_cached(
             "SELECT position, item FROM transcriptItems WHERE vatID = ? AND position >= ? AND position < ? \
              ORDER BY position",
@@ -324,7 +336,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn options_of(&self, vat: &VatId) -> rusqlite::Result<Option<VatOptions>> {
+    pub(crate) fn options_of(&self, vat: &VatId) -> rusqlite::Result<Option<VatOptions>> {
         Ok(self.kv(&format!("{vat}.options"))?.and_then(|json| VatOptions::parse(&json).ok()))
     }
 }

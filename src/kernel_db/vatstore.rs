@@ -49,7 +49,12 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn vatstore(&self, vat: &VatId, after: Option<&[u8]>, bytes_max: usize) -> rusqlite::Result<VatstoreRows> {
+    pub(crate) fn vatstore(
+        &self,
+        vat: &VatId,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> rusqlite::Result<VatstoreRows> {
         let prefix = format!("{vat}.vs.");
         let from = [prefix.as_bytes(), after.unwrap_or_default()].concat();
         // `/` follows the dot. A cast from a blob keeps bytes that are not UTF-8.
@@ -86,7 +91,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn spans_from(&self, vat: &VatId, start: Position) -> rusqlite::Result<(Vec<SpanRow>, usize)> {
+    pub(crate) fn spans_from(&self, vat: &VatId, start: Position) -> rusqlite::Result<(Vec<SpanRow>, usize)> {
         let mut statement = self.db.prepare_cached(
             "SELECT vatID, startPos, endPos, hash, isCurrent, incarnation FROM transcriptSpans \
              WHERE vatID = ? AND startPos >= ? ORDER BY startPos",
@@ -106,7 +111,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn vats_with_vatstore(&self) -> rusqlite::Result<BTreeSet<VatId>> {
+    pub(crate) fn vats_with_vatstore(&self) -> rusqlite::Result<BTreeSet<VatId>> {
         let mut next = self
             .db
             .prepare("SELECT key FROM kvStore WHERE key > CAST(? AS TEXT) AND key < 'w' ORDER BY key LIMIT 1")?;
@@ -132,7 +137,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn live_vats(&self) -> rusqlite::Result<Option<BTreeSet<VatId>>> {
+    pub(crate) fn live_vats(&self) -> rusqlite::Result<Option<BTreeSet<VatId>>> {
         let list = |key: &str| -> rusqlite::Result<Option<Vec<String>>> {
             let Some(json) = self.kv(key)? else { return Ok(Some(Vec::new())) };
             Ok(serde_json::from_str(&json).ok())
@@ -149,7 +154,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn keeps_no_transcript(&self, vat: &VatId) -> rusqlite::Result<bool> {
+    pub(crate) fn keeps_no_transcript(&self, vat: &VatId) -> rusqlite::Result<bool> {
         let options = self.kv(&format!("{vat}.options"))?;
         let options = options.and_then(|json| serde_json::from_str::<serde_json::Value>(&json).ok());
         Ok(options.is_some_and(|options| options["useTranscript"] == false))
