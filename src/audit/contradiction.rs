@@ -14,7 +14,7 @@ use crate::words::excerpts;
 /// Longer keys are shown in part.
 const KEY_BYTES_MAX: usize = 300;
 
-/// What contradicts the transcript.
+/// A kind of contradiction to the transcript.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContradictionKind {
@@ -53,7 +53,7 @@ impl ContradictionKind {
 /// One contradiction. All texts are safe to print.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contradiction {
-    /// What contradicts.
+    /// The kind.
     pub kind: ContradictionKind,
     /// Position of the item with the response; of a row in `kvStore`, one past the last item that was followed.
     pub position: Position,
@@ -63,9 +63,9 @@ pub struct Contradiction {
     /// The key that was asked for, or that the row has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What the record, or the row, says.
+    /// The answer in the record, or the value of the row.
     pub recorded: String,
-    /// What the transcript implies.
+    /// The answer that the transcript implies.
     pub implied: String,
 }
 
@@ -87,14 +87,14 @@ impl fmt::Display for Contradiction {
 pub struct Contradictions {
     /// The first of them, by position.
     pub kept: Vec<Contradiction>,
-    /// How many there are.
+    /// The number of contradictions.
     pub total: u64,
-    /// How many of each kind.
+    /// The number of each kind.
     counts: BTreeMap<ContradictionKind, u64>,
 }
 
 impl Contradictions {
-    /// How many are kept of one span, or of one vat's history.
+    /// The most that are kept of one span, or of one vat's history.
     pub const KEPT_MAX: usize = 50;
 
     /// Whether there is one.
@@ -120,7 +120,7 @@ impl Contradictions {
         self.kept.extend(others.kept.into_iter().take(room));
     }
 
-    /// How many there are of each kind that there is.
+    /// The number of each kind that was found.
     pub fn kinds(&self) -> impl Iterator<Item = (ContradictionKind, u64)> {
         self.counts.iter().map(|(kind, count)| (*kind, *count))
     }

@@ -15,7 +15,7 @@ use super::{AuditError, responses::since};
 /// More keys with lone surrogates are not set aside for a second look.
 const ODD_MAX: usize = 100_000;
 
-/// What was compared at the end.
+/// The counts of a comparison at the end.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct EndCompared {
     /// Rows of the vat.

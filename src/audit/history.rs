@@ -13,32 +13,32 @@ use crate::verdict::{Failure, Unverifiable, Verdict};
 use super::end::{EndCheck, EndCompared};
 use super::{AuditError, Compared, Contradictions, KeysLimit, Responses};
 
-/// How much of a vatstore is read at once.
+/// The rows of a vatstore that are read at once.
 const ROWS_BYTES: usize = 8 << 20;
-/// How often the end is compared again because the vat went on meanwhile.
+/// The attempts to compare the end while the vat goes on.
 const TRIES_MAX: u32 = 20;
 
-/// What a history is followed with.
+/// The means to follow a history.
 #[derive(Debug)]
 pub struct Auditor<'a> {
     /// The node's record.
     pub record: &'a Record,
-    /// Where keys are kept.
+    /// The place of the keys.
     pub limit: KeysLimit,
 }
 
-/// What came of a vat.
+/// The result for a vat.
 #[derive(Debug)]
 pub struct VatAudit {
     /// The vat.
     pub vat: VatId,
     /// Spans, the open one too.
     pub spans: u64,
-    /// Those of which all items could be followed.
+    /// The spans of which all items could be followed.
     pub spans_followed: u64,
     /// Spans that the node pruned.
     pub spans_pruned: u64,
-    /// What was compared.
+    /// The counts of compared answers.
     pub compared: Compared,
     /// Whether the history could be followed from position 0 to its end.
     pub is_whole: bool,
@@ -46,16 +46,16 @@ pub struct VatAudit {
     pub is_spilled: bool,
     /// The rows of `kvStore` at the end.
     pub end: End,
-    /// What contradicts.
+    /// The contradictions.
     pub contradictions: Contradictions,
-    /// What could not be believed or read.
+    /// The faults: items and rows that could not be proved or read.
     pub faults: Vec<Fault>,
 }
 
 /// A span that could not be followed although it should be there.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Where it starts.
+    /// The start of the span.
     pub start: Position,
     /// One word.
     pub reason: &'static str,
@@ -68,9 +68,9 @@ pub struct Fault {
 /// The comparison with the kernel's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// It was made.
+    /// The comparison was made.
     Compared(EndCompared),
-    /// It was not, for this reason.
+    /// The comparison was not made, for this reason.
     Skipped(&'static str),
 }
 
@@ -82,7 +82,7 @@ pub(super) enum Life {
     Terminated,
 }
 
-/// What must not change while rows are compared.
+/// The state that must not change while rows are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
     spans: Vec<(Position, Position, Option<crate::transcript::Hash256>, bool)>,
@@ -358,7 +358,7 @@ impl Walk<'_> {
     }
 }
 
-/// What a vat is like now; without the crank where it need not stand still.
+/// The state of a vat now; without the crank if the vat need not stand still.
 fn stamp(reader: &Reader<'_>, vat: &VatId, from: Position, is_last_try: bool) -> rusqlite::Result<Stamp> {
     let (rows, _) = reader.spans_from(vat, from)?;
     let life = reader.live_vats()?.map(|live| if live.contains(vat) { Life::Alive } else { Life::Terminated });

@@ -11,17 +11,17 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::AuditError;
 use super::vatstore::{Entry, EntryBytes, KeyEntry};
 
-/// What an entry takes in memory beside its key: itself, the allocation of its key, and its share of the tree's nodes.
+/// The memory of an entry beside its key: itself, the allocation of its key, and its share of the tree's nodes.
 const ENTRY_BYTES: usize = 128;
-/// How much of the temporary file SQLite keeps in memory, in KiB.
+/// The part of the temporary file that SQLite keeps in memory, in KiB.
 const CACHE_KIB: i64 = 64 << 10;
 
-/// Where keys may be kept.
+/// The limits on keys in memory, and the place beyond them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeysLimit {
-    /// How much memory the keys of one vat may take, in bytes.
+    /// The most memory that the keys of one vat take, in bytes.
     pub memory_max: usize,
-    /// Where the temporary file is made beyond that; the system's place if `None`.
+    /// The directory of the temporary file beyond that; the system's if `None`.
     pub temp: Option<PathBuf>,
 }
 

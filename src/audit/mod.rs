@@ -1,4 +1,4 @@
-//! Checks what the kernel answered, without a worker.
+//! The audit: checks the kernel's answers, without a worker.
 //!
 //! A vat's vatstore is what the vat's own `vatstoreSet` and `vatstoreDelete` wrote, so the transcript implies each answer to
 //! `vatstoreGet` and `vatstoreGetNextKey`, and the kernel's rows `<vatID>.vs.<key>` at the end. `vatstore` is the model
@@ -42,7 +42,7 @@ pub enum AuditError {
     Temp {
         /// The directory.
         dir: std::path::PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }

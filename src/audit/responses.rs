@@ -12,7 +12,7 @@ use super::keys::KeysLimit;
 use super::syscall::{Request, Response};
 use super::vatstore::{Implied, Judgement, Value, Vatstore};
 
-/// What was compared.
+/// The counts of compared responses.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Compared {
     /// Reads of the vatstore whose answer the history determines.
@@ -55,13 +55,13 @@ impl Responses {
         self.vatstore = Vatstore::unknown(limit);
     }
 
-    /// What was compared so far.
+    /// The counts so far.
     #[must_use]
     pub fn compared(&self) -> Compared {
         self.compared
     }
 
-    /// What was found so far.
+    /// The contradictions so far.
     #[must_use]
     pub fn into_contradictions(self) -> Contradictions {
         self.found
@@ -153,7 +153,7 @@ impl Responses {
     }
 }
 
-/// What the kernel answers instead, where a response has a form that it never gives.
+/// The form of the kernel's answer, if a response has another one.
 fn fault_of_form(
     request: &Request<'_>,
     response: &Response<'_>,
@@ -187,7 +187,7 @@ pub(super) fn since((position, syscall): &(Position, u32)) -> String {
     format!("position {position}, syscall {syscall}")
 }
 
-/// What should have been answered, in words.
+/// The right answer, in words.
 fn told(implied: &Implied) -> String {
     match implied {
         Implied::Value(value, at) => match value.hash() {

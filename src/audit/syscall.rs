@@ -13,7 +13,7 @@ use crate::transcript::{RealDelivery, Syscall};
 /// A string of the record.
 pub(super) type Text<'a> = Cow<'a, [u8]>;
 
-/// What the vat asked.
+/// The request of the vat.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request<'a> {
     /// The value of a key.
@@ -34,7 +34,7 @@ pub(super) enum Request<'a> {
     Malformed,
 }
 
-/// What the kernel answered.
+/// The answer of the kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Response<'a> {
     /// `["ok", null]`.

@@ -18,7 +18,7 @@ use super::keys::{Keys, KeysLimit};
 /// An answer is compared and learnt from across no more entries than this: it bounds what one answer costs.
 const WALK_MAX: usize = 10_000;
 
-/// What the vat reads of a value. `vatstoreGet` answers `null` for the empty string, as for no value (`value || null`).
+/// A value as the vat reads it. `vatstoreGet` answers `null` for the empty string, as for no value (`value || null`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Empty,
@@ -60,7 +60,7 @@ impl Value {
     }
 }
 
-/// What bytes with lone surrogates come back as: three U+FFFD for each, or one.
+/// The forms in which bytes with lone surrogates come back: three U+FFFD for each, or one.
 pub(super) fn come_back_as(bytes: &[u8]) -> [String; 2] {
     [String::from_utf8_lossy(bytes).into_owned(), replace(bytes)]
 }
@@ -85,16 +85,16 @@ fn replace(bytes: &[u8]) -> String {
     text
 }
 
-/// What is known of a key.
+/// The knowledge of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
-    /// It is there with this value.
+    /// The key is there with this value.
     Present(Value),
-    /// It is there; its value is not known.
+    /// The key is there; its value is not known.
     SomeValue,
-    /// It reads as `null`: absent, or the empty string.
+    /// The key reads as `null`: absent, or the empty string.
     ReadsNull,
-    /// It is not there.
+    /// The key is absent.
     Absent,
     /// Nothing. The entry stands only for the end of a gap.
     Unknown,
@@ -110,7 +110,7 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) state: State,
-    /// Where that was learnt: position and number of the syscall.
+    /// The source of the knowledge: position and number of the syscall.
     pub(super) since: (Position, u32),
     /// Whether no key lies between this one and the next entry.
     is_free_after: bool,
@@ -159,18 +159,18 @@ impl Entry {
     }
 }
 
-/// What the history says of an answer.
+/// The judgement of an answer by the history.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It is the only one possible.
+    /// The answer is the only one possible.
     Agrees,
     /// Nothing determines it. What it says is known from now on.
     Undetermined,
-    /// It is not possible: this is known instead.
+    /// The answer is not possible: this is known instead.
     Contradicts(Implied),
 }
 
-/// What an answer should have been.
+/// The right answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Implied {
     /// This value, which was written or read there.
@@ -193,7 +193,7 @@ pub(super) struct Vatstore {
     keys: Keys,
     /// Whether no key lies before the first entry.
     is_free_at_start: bool,
-    /// How many gaps are not known to be empty. None if everything is known.
+    /// The number of gaps that are not known to be empty; 0 if everything is known.
     unknown_gaps: u64,
 }
 
@@ -409,7 +409,7 @@ impl Vatstore {
     }
 }
 
-/// What lies behind a key.
+/// The result of a walk to the next key.
 struct Walk {
     /// The first key that is known to be there.
     present: Option<Box<[u8]>>,

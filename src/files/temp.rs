@@ -130,7 +130,7 @@ fn sweep(parent: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         if name.to_str().is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))) {
-            // What can't be looked at is left to the next run.
+            // An entry that can't be read is left to the next run.
             let _ = remove_if_dead(&entry.path());
         }
     }
@@ -151,7 +151,7 @@ fn remove_if_dead(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     tracing::info!("removing {}, which a run that was killed left", path.display());
-    // It follows no link, neither here nor below.
+    // This follows no link, neither here nor below.
     fs::remove_dir_all(path)
 }
 
@@ -192,7 +192,7 @@ mod tests {
         assert!(!path.exists() && !live().contains(&path));
     }
 
-    /// What a kill leaves is a directory that nobody has locked.
+    /// A kill leaves a directory without a lock.
     #[test]
     fn the_next_run_removes_what_a_killed_one_left_and_nothing_else() {
         let parent = tempfile::tempdir().expect("a directory");

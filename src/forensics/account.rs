@@ -33,29 +33,29 @@ pub struct Account {
     pub from_to: (String, String),
     /// `deterministic`, `flaky` or `unconfirmed`.
     pub repeat: String,
-    /// What came of the replays, as many lines as there were outcomes.
+    /// The outcomes of the replays, a line each.
     pub outcomes: Vec<String>,
-    /// What differs first.
+    /// The first finding.
     pub first: Option<Finding>,
-    /// All that differs.
+    /// The findings that were kept.
     pub findings: Vec<Finding>,
-    /// How many things differ, as not all are kept.
+    /// The number of findings, as not all are kept.
     pub findings_total: usize,
-    /// Where the replay could not go on.
+    /// The position at which the replay could not go on.
     pub stopped_at: Option<Position>,
     /// The deliveries in which something differs.
     pub deliveries: Vec<DeliveryAccount>,
     /// Each delivery's cost.
     pub costs: Vec<Cost>,
-    /// What workers did with the span.
+    /// The outcomes of workers with the span.
     pub workers: Vec<WorkerColumn>,
-    /// Where the snapshot's hash differs: what both heaps are to each other.
+    /// The comparison of both heaps, if the snapshot's hash differs.
     pub heap: Option<HeapAnswer>,
-    /// What may have brought it about, the likeliest first.
+    /// The possible causes, the likeliest first.
     pub causes: Vec<Cause>,
-    /// How often it was met.
+    /// The number of times that it was seen.
     pub seen: Option<Seen>,
-    /// What to do next.
+    /// The next steps.
     pub next: Vec<String>,
 }
 
@@ -68,9 +68,9 @@ pub struct DeliveryAccount {
     pub kind: String,
     /// In a person's words.
     pub readable: String,
-    /// How it ended, as recorded and as replayed.
+    /// Its status, as recorded and as replayed.
     pub status: (String, Option<String>),
-    /// What it cost, as recorded and as replayed.
+    /// Its computrons, as recorded and as replayed.
     pub computrons: (Option<u64>, Option<u64>),
     /// Its syscalls, side by side.
     pub syscalls: Vec<SyscallRow>,
@@ -85,19 +85,19 @@ pub struct SyscallRow {
     pub recorded: Option<(usize, String)>,
     /// In the replay.
     pub replayed: Option<(usize, String)>,
-    /// Where the replayed one's response is from, if not from the record in its place.
+    /// The source of the replayed syscall's response, if it is not the record in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<&'static str>,
-    /// What it is known to be.
+    /// The class of the difference, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<&'static str>,
-    /// Of one that changed: where.
+    /// The first difference of a syscall that changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
 }
 
 impl SyscallRow {
-    /// What else there is to be said of it.
+    /// Notes for a person.
     #[must_use]
     pub fn notes(&self) -> Vec<&'static str> {
         let mut notes = Vec::new();
@@ -129,7 +129,7 @@ impl Mark {
 }
 
 impl Account {
-    /// Gathers it.
+    /// Gathers the account of a divergence.
     ///
     /// # Errors
     /// When the folder is damaged.

@@ -21,11 +21,11 @@ pub enum BisectError {
     /// A replay failed for a reason of ours.
     #[error("failed to replay up to position {position} with {worker}: {why}")]
     Replay {
-        /// Where it was to end.
+        /// The position at which it was to end.
         position: Position,
-        /// Which worker.
+        /// The worker.
         worker: String,
-        /// What went wrong.
+        /// The failure.
         why: String,
     },
 }
@@ -41,7 +41,7 @@ pub struct Probe {
     pub hashes: [Option<Hash256>; 2],
 }
 
-/// What was found.
+/// The result of a bisection.
 #[derive(Debug, Serialize)]
 pub struct Bisection {
     /// The first delivery after which the heaps differ; the span's first position if they do so before all of them; `None`
@@ -51,9 +51,9 @@ pub struct Bisection {
     pub is_deterministic: Option<bool>,
     /// The probes, in the order in which they were made.
     pub probes: Vec<Probe>,
-    /// How many replays it took.
+    /// The number of replays that it took.
     pub replays: u32,
-    /// How many deliveries the span has.
+    /// The number of deliveries in the span.
     pub deliveries: usize,
     /// Both heaps after that delivery.
     #[serde(skip)]

@@ -10,17 +10,17 @@ use serde_json::Value;
 
 /// Deeper than this two values are compared as texts.
 const DEPTH_MAX: usize = 64;
-/// Of values at the place of the difference so much is shown.
+/// The characters that are shown of a value at the difference.
 const SHOWN: usize = 200;
-/// What stands before the place of the difference in a long text.
+/// The characters that are shown before the difference in a long text.
 const BEFORE: usize = 40;
 
-/// Where two values part.
+/// The first difference between two values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// The way to it, as in `[2].body#[1][0].amount`.
     pub path: String,
-    /// The recorded value there; `nothing` where there is none.
+    /// The recorded value there; `nothing` if it is absent.
     pub recorded: String,
     /// The replayed one.
     pub replayed: String,

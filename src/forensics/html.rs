@@ -19,13 +19,13 @@ use crate::visible::is_hidden;
 use crate::words::plural;
 
 const STYLE: &str = include_str!("html.css");
-/// So many syscalls that agree are shown around one that does not.
+/// The agreeing syscalls that are shown around one that differs.
 const AROUND: usize = 2;
-/// Of a run of syscalls that agree so many are listed.
+/// The most syscalls that are listed of a run that agrees.
 const AGREEING_SHOWN: usize = 200;
-/// Of long values so many characters are shown on each side of a difference.
+/// The characters of a long value that are shown on each side of a difference.
 const CONTEXT_CHARS: usize = 300;
-/// And so many of what differs.
+/// The characters that are shown of a difference.
 const DIFFERING_CHARS: usize = 6_000;
 
 /// The page.
@@ -342,7 +342,7 @@ fn marked(segments: &[Segment], is_recorded: bool) -> Markup {
     }
 }
 
-/// What both texts have, as much of it as stands beside a difference.
+/// The shared text, as far as it stands beside a difference.
 fn shortened(text: &str, is_after: bool, is_before: bool) -> String {
     let count = text.chars().count();
     let keep = CONTEXT_CHARS * (usize::from(is_after) + usize::from(is_before)).max(1);

@@ -82,7 +82,7 @@ fn values(data: &Value) -> Option<Vec<String>> {
     Some(body.as_array()?.iter().map(|element| value(element, &slots, is_small, 0)).collect())
 }
 
-/// What capdata says.
+/// The value of capdata, in words.
 fn capdata(data: &Value) -> Option<String> {
     let (body, slots) = body_of(data)?;
     Some(value(&body, &slots, is_smallcaps(data), 0))

@@ -44,7 +44,7 @@ pub fn segments(one: &str, other: &str) -> Vec<Segment> {
     joined(segments)
 }
 
-/// Of two texts that neither begin nor end with the same: as a whole where they have less than half in common, as two hashes
+/// Compares two texts that neither begin nor end with the same: as a whole where they have less than half in common, as two hashes
 /// do that have a character in common here and there.
 fn middle(one: &[char], other: &[char]) -> Vec<Segment> {
     if one.is_empty() && other.is_empty() {

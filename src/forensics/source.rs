@@ -1,4 +1,4 @@
-//! Where images come from: a file, plain or compressed, a row of a kernel's database, or a folder of evidence.
+//! Sources of heap images: a file, plain or compressed, a row of a kernel's database, or a folder of evidence.
 //!
 //! Owns what may be unpacked: the head of an image says how large it is, and no more than that is read. An image of a
 //! database or a folder is proved by its recorded hash. It must never look further into an image than its head.
@@ -13,7 +13,7 @@ use crate::kernel_db::{DbError, KernelDb};
 use crate::record::image::IMAGE_BYTES_MAX;
 use crate::transcript::{Hash256, Position, VatId, sha256};
 
-/// Why an image could not be had. Says which one.
+/// Why an image could not be read, with its name.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// There is no such file.
@@ -27,15 +27,15 @@ pub enum SourceError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is compressed, and damaged.
+    /// The image is compressed, and damaged.
     #[error("failed to unpack the image {name}: {source}")]
     Unpack {
         /// As it was asked for.
         name: String,
-        /// What the decoder said.
+        /// The decoder's error.
         source: io::Error,
     },
     /// The content can't be an image.
@@ -43,7 +43,7 @@ pub enum SourceError {
     NoImage {
         /// As it was asked for.
         name: String,
-        /// What was found.
+        /// The content that was found.
         what: String,
     },
     /// The database can't be read.
@@ -57,7 +57,7 @@ pub enum SourceError {
     NotInFolder {
         /// The folder.
         folder: PathBuf,
-        /// Which one was asked for.
+        /// The image that was asked for.
         side: Side,
         /// Why it is not there.
         why: &'static str,
@@ -71,7 +71,7 @@ pub enum SourceError {
         vat: String,
         /// The position of its `save-snapshot`.
         position: Position,
-        /// What is there instead, and what to do.
+        /// The images that are there, and the remedy.
         why: String,
     },
 }
@@ -90,11 +90,11 @@ pub struct Source {
 /// An image of a folder of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// What the kernel recorded at the end of the span.
+    /// The image that the kernel recorded at the end of the span.
     Recorded,
-    /// What the replay ended with.
+    /// The image that the replay ended with.
     Replayed,
-    /// What the span starts from.
+    /// The image that the span starts from.
     Base,
 }
 

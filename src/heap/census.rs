@@ -1,4 +1,4 @@
-//! What there is in a heap, and how much of it.
+//! A census of a heap: its objects by kind, and their number.
 //!
 //! Owns the counts, and which of the large things are shown. It must never compare.
 
@@ -42,14 +42,14 @@ pub(super) fn has_items(kind: Kind) -> bool {
 /// Something large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Large {
-    /// Where it is.
+    /// The path to it.
     pub path: String,
     /// Bytes of a text, items of an array, entries of a collection.
     pub size: u64,
     /// The beginning of a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// What it is.
+    /// Its kind in words.
     pub what: &'static str,
 }
 
@@ -62,7 +62,7 @@ pub struct Census {
     pub chunks: BTreeMap<&'static str, (u64, u64)>,
     /// Objects by what they are.
     pub objects: BTreeMap<&'static str, u64>,
-    /// How many keys there are.
+    /// The number of keys.
     pub keys: u64,
     /// The longest texts.
     pub largest_texts: Vec<Large>,
@@ -72,7 +72,7 @@ pub struct Census {
     pub largest_collections: Vec<Large>,
     /// Functions by source file, most first.
     pub functions: Vec<(String, u64)>,
-    /// How many realms there are: one, and one for each compartment of the engine.
+    /// The number of realms: one, and one for each compartment of the engine.
     pub realms: u64,
     /// The names of the objects that liveslots registered, by their first letter: `o`, `p`, `d`.
     pub registered: BTreeMap<String, u64>,
@@ -190,7 +190,7 @@ fn measure(heap: &Heap, index: SlotIndex, texts: &mut Largest, arrays: &mut Larg
     }
 }
 
-/// What is in one of two heaps only.
+/// Texts and keys that only one of two heaps has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Only {
     /// Texts.

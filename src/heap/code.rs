@@ -21,7 +21,7 @@ pub const PROFILE: u8 = 236;
 /// An instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instruction<'a> {
-    /// Where in the chunk it is.
+    /// Its offset in the chunk.
     pub at: usize,
     /// See [`OPCODES`].
     pub opcode: u8,
@@ -51,7 +51,7 @@ impl Instruction<'_> {
 /// An instruction that can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken {
-    /// Where in the chunk it is.
+    /// Its offset in the chunk.
     pub at: usize,
 }
 
@@ -63,7 +63,7 @@ pub struct Code<'a> {
 }
 
 impl<'a> Code<'a> {
-    /// Those of these bytes.
+    /// Walks over these bytes.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
@@ -116,14 +116,14 @@ impl<'a> Iterator for Code<'a> {
 }
 
 impl Code<'_> {
-    /// Where it stands: at the end, at the first byte of the padding.
+    /// The offset of the next instruction; at the end, of the first byte of padding.
     #[must_use]
     pub fn at(&self) -> usize {
         self.at
     }
 }
 
-/// Which keys of a piece of code are numbers that the engine makes up (`#7`), so that another number says the same.
+/// The keys of a piece of code that the engine numbers itself (`#7`), so that another number means the same.
 ///
 /// There are two: the name of a script without one, and the place of a template literal with a tag in the realm's cache.
 /// The latter is read right after `TEMPLATE_CACHE` and set right after `TEMPLATE`.
@@ -132,7 +132,7 @@ pub struct MadeUpKeys {
     last: u8,
 }
 
-/// Where a made-up key stands.
+/// The place of a key that the engine made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MadeUp {
     /// As a script's name.

@@ -22,12 +22,12 @@ pub struct Atom {
     pub tag: &'static str,
     /// The size of its content in bytes.
     pub bytes: usize,
-    /// Where its content is.
+    /// The range of its content in the file.
     #[serde(skip)]
     pub range: Range<usize>,
 }
 
-/// Who wrote an image.
+/// The version of the engine that wrote an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Version {
     /// The first part.
@@ -64,14 +64,14 @@ pub struct Creation {
     pub tag: i32,
 }
 
-/// What a counter that differs says.
+/// The meaning of a counter that differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CounterMeaning {
     /// When the next garbage collection comes.
     GcSchedule,
-    /// What was done before, with no effect on what comes.
+    /// The past, with no effect on the future.
     History,
-    /// How the worker was started or built.
+    /// The way in which the worker was started or built.
     Settings,
 }
 

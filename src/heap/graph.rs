@@ -1,4 +1,4 @@
-//! What refers to what, and what each such reference is called.
+//! References between slots, and their labels.
 //!
 //! Nodes are objects, and the cells in which variables live; everything else belongs to one of them. Owns the layout of
 //! objects: which slots after an object's own are its array, its list, its scope. It must never follow a reference: walks
@@ -9,7 +9,7 @@ use super::model::Heap;
 use super::slot::{Kind, Slot, SlotIndex, behaviors, flags};
 use super::text;
 
-/// How a node refers to another.
+/// The label of a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Label {
     /// A root of the engine, see [`super::ROOTS`].
@@ -40,7 +40,7 @@ pub enum Label {
     MapValue(u32),
     /// A member of a set, by its place.
     Member(u32),
-    /// What a weak collection has for the object; the collection's slot.
+    /// The value in a weak collection for the object; the collection's slot.
     WeakValue(SlotIndex),
     /// A private field.
     Private(KeyId),
@@ -50,7 +50,7 @@ pub enum Label {
     Content,
     /// Something of the engine's own.
     Internal(&'static str, u32),
-    /// What a weak reference or a finalization registry waits for; keeps nothing alive.
+    /// The target of a weak reference or of a finalization registry; keeps nothing alive.
     Weak(&'static str, u32),
 }
 
@@ -62,7 +62,7 @@ impl Label {
     }
 }
 
-/// What an object is.
+/// The class of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
     /// An object with nothing but properties.
@@ -73,7 +73,7 @@ pub enum Class {
     Function,
     /// A function of the engine or the worker.
     HostFunction,
-    /// What the first internal slot says.
+    /// The class that the first internal slot gives.
     Other(Kind),
 }
 
@@ -115,7 +115,7 @@ impl Class {
 }
 
 impl Heap {
-    /// What an object is.
+    /// The class of an object.
     #[must_use]
     pub fn class(&self, instance: SlotIndex) -> Class {
         let own = self.slot(instance);
@@ -303,7 +303,7 @@ fn is_identifier(name: &[u8]) -> bool {
         && name.iter().all(|byte| is_first(*byte) || byte.is_ascii_digit())
 }
 
-/// Where a function comes from.
+/// The origin of a function.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
     /// Its name, empty for none.

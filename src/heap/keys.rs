@@ -23,7 +23,7 @@ pub enum Key<'a> {
     None,
 }
 
-/// How many keys there are, and where their table is.
+/// The number of keys, and the place of their table.
 #[derive(Debug, Clone)]
 pub struct Keys {
     at: usize,
@@ -36,13 +36,13 @@ impl Keys {
         Self { at: container.keys.start, count }
     }
 
-    /// How many there are.
+    /// The number of keys.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Where the slot of a key stands in the table; `None` beyond the table.
+    /// The place of a key's reference in the table; `None` beyond the table.
     pub(super) fn row(&self, id: KeyId) -> Option<usize> {
         (id < self.count).then(|| self.at + id as usize * 8)
     }

@@ -12,7 +12,7 @@ use super::slot::{self, Kind, SLOT_BYTES, Slot, SlotIndex, flags};
 /// The bytes before the content of a chunk.
 pub(super) const CHUNK_HEAD: usize = 16;
 
-/// What a chunk is used for.
+/// The use of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -72,7 +72,7 @@ pub struct Heap {
     pub(super) container: Container,
     keys: Keys,
     pub(super) slot_count: u32,
-    /// How many chunks of each use there are, and their bytes with their heads.
+    /// The number of chunks of each use, and their bytes with their heads.
     pub(super) chunks: [(u64, u64); ChunkUse::ALL.len()],
 }
 
@@ -107,13 +107,13 @@ impl Heap {
         &self.bytes
     }
 
-    /// How many slots there are; they are numbered from 1.
+    /// The number of slots; they are numbered from 1.
     #[must_use]
     pub fn slot_count(&self) -> u32 {
         self.slot_count
     }
 
-    /// How many chunks are used so, and their bytes with their heads.
+    /// The number of chunks of this use, and their bytes with their heads.
     #[must_use]
     pub fn chunks(&self, of: ChunkUse) -> (u64, u64) {
         self.chunks[of as usize]
@@ -152,7 +152,7 @@ impl Heap {
         }
     }
 
-    /// How many roots there are.
+    /// The number of roots.
     #[must_use]
     pub fn root_count(&self) -> usize {
         self.container.stack.len() / SLOT_BYTES
@@ -167,7 +167,7 @@ impl Heap {
         }
     }
 
-    /// Where the items of a chunk are: the first, and the end. Empty for the offset 0.
+    /// The range of a chunk's items in the image: the first, and the end. Empty for the offset 0.
     pub(super) fn items_range(&self, offset: u32) -> (u32, u32) {
         let content = self.chunk(offset);
         let start = self.container.blocks.start + offset as usize;
@@ -234,7 +234,7 @@ impl Heap {
         })
     }
 
-    /// What belongs to an object: internal slots and properties.
+    /// The slots of an object: internal ones and properties.
     pub fn own(&self, instance: SlotIndex) -> impl Iterator<Item = (SlotIndex, Slot)> + '_ {
         self.chain(self.slot(instance).next)
     }

@@ -1,4 +1,4 @@
-//! What an object would be called by who wrote the vat: the shortest path to it, from where people begin to look.
+//! Names of objects as the author of the vat would give them: the shortest path from a place where people begin to look.
 //!
 //! Owns which way is the better one: from an object that liveslots registered (`⟨o+11⟩`) before the global object, along
 //! properties and variables before prototypes and the engine's own slots. It must never decide what differs.
@@ -180,7 +180,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// How far away a node is: less is better known.
+    /// The distance of a node: a smaller one is better known.
     #[must_use]
     pub fn cost(&self, node: SlotIndex) -> u32 {
         self.costs.get(node as usize).copied().unwrap_or(FAR)
@@ -219,7 +219,7 @@ impl<'a> Names<'a> {
                 break;
             }
         }
-        // Where a way is long, its middle tells nothing.
+        // The middle of a long path tells nothing.
         const LABELS_MAX: usize = 24;
         labels.reverse();
         if labels.len() <= LABELS_MAX {
@@ -297,7 +297,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// How much better it is not to go this way.
+/// The cost of going this way.
 fn weight(label: Label) -> u32 {
     match label {
         Label::Registered(_) | Label::Root(_) | Label::Program => 0,

@@ -17,7 +17,7 @@ use super::tables::ROOTS;
 pub struct Field {
     /// Its name, as in a path.
     pub name: String,
-    /// What is there.
+    /// The value in words.
     pub value: String,
 }
 
@@ -28,20 +28,20 @@ pub struct Object {
     pub path: String,
     /// The number of its slot.
     pub slot: SlotIndex,
-    /// What it is.
+    /// Its kind in words.
     pub what: String,
-    /// What is in it, in the order in which it stands.
+    /// Its fields, in their order.
     pub fields: Vec<Field>,
-    /// How many there are.
+    /// The number of fields.
     pub fields_total: u64,
 }
 
-/// Who refers to an object.
+/// A reference to an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Retainer {
-    /// Where the reference is.
+    /// The path to the reference.
     pub path: String,
-    /// What it is in.
+    /// The kind of the object that holds it, in words.
     pub what: String,
     /// Whether it keeps the object alive.
     pub keeps: bool,
@@ -50,24 +50,24 @@ pub struct Retainer {
 /// A step from a root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PathStep {
-    /// How it is referred to.
+    /// The label of the reference.
     pub by: String,
-    /// What is there.
+    /// The object there, in words.
     pub what: String,
 }
 
-/// Who keeps an object alive.
+/// The references that keep an object alive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Retained {
     /// The shortest path to it.
     pub path: String,
-    /// What it is.
+    /// Its kind in words.
     pub what: String,
     /// The shortest way from a root along references that keep, the object itself last. Empty if nothing keeps it.
     pub from_root: Vec<PathStep>,
-    /// What refers to it.
+    /// The references to it.
     pub retainers: Vec<Retainer>,
-    /// How many references there are.
+    /// The number of references.
     pub retainers_total: u64,
 }
 
@@ -77,7 +77,7 @@ pub enum PathError {
     /// No slot has this number.
     #[error("slots are numbered from 1 to {count}")]
     Number {
-        /// How many slots there are.
+        /// The number of slots.
         count: u32,
     },
     /// The path begins with no name that is known.

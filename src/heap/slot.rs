@@ -28,7 +28,7 @@ pub mod flags {
     pub const MARK: u8 = 128;
 }
 
-/// What the first slot after an exotic object's own has as its ID.
+/// The ID of the first slot after an exotic object's own.
 pub mod behaviors {
     /// A scope of variables.
     pub const ENVIRONMENT: u32 = 4;
@@ -36,7 +36,7 @@ pub mod behaviors {
 
 macro_rules! kinds {
     ($($number:literal $name:ident $label:literal,)*) => {
-        /// What a slot is. The numbers are the engine's; kinds that it never writes to an image are left out.
+        /// The kind of a slot. The numbers are the engine's; kinds that it never writes to an image are left out.
         #[expect(missing_docs, reason = "the names are the engine's own")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(i8)]
@@ -119,7 +119,7 @@ kinds! {
 pub struct Slot {
     /// The next slot of its chain, or the index of an array's item.
     pub next: u32,
-    /// What it is.
+    /// The kind of the slot.
     pub kind: Kind,
     /// See [`flags`].
     pub flag: u8,
@@ -132,7 +132,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// What stands where there is no slot.
+    /// The stand-in for a slot that is absent.
     pub const NONE: Slot = Slot { next: 0, kind: Kind::Uninitialized, flag: 0, id: 0, low: 0, high: 0 };
 
     /// The first half as a reference to a slot or as the offset of a chunk.

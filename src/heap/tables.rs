@@ -1,4 +1,4 @@
-//! What the engine numbers: opcodes with their sizes, host functions, roots.
+//! The numbers of the engine: opcodes with their sizes, host functions, roots.
 //!
 //! Owns nothing but data, as `@agoric/xsnap` 0.15.0 (XS 13.3.0) is built: `xsCommon.c` (opcodes and sizes),
 //! `xsSnapshot.c` and `xsnap-worker.c` (callbacks), `xsAll.h` (roots). It must never be consulted for an image of another

@@ -76,7 +76,7 @@ pub fn big_integer(magnitude: &[u8], is_negative: bool) -> String {
 /// The parts of a regular expression's code and of what its last match left behind (`xsre.c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegExpParts {
-    /// How many groups capture, the whole match included.
+    /// The number of groups that capture, the whole match included.
     pub captures: usize,
     /// Lookaheads and lookbehinds.
     pub assertions: usize,
@@ -96,7 +96,7 @@ impl RegExpParts {
         Some(Self { captures, assertions: word(2 + captures)?, quantifiers: word(3 + captures)? })
     }
 
-    /// How many bytes a match leaves behind.
+    /// The bytes that a match leaves behind.
     #[must_use]
     pub fn data_bytes(&self) -> usize {
         self.captures * 8 + self.assertions * 16 + self.quantifiers * 12

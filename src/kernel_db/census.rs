@@ -20,11 +20,11 @@ const EDGE_BYTES_MAX: i64 = 64 << 10;
 /// The vats that the kernel says there are.
 #[derive(Debug, Clone, Default)]
 pub struct VatLists {
-    /// Those of `vat.names` and `vat.dynamicIDs`.
+    /// The vats of `vat.names` and `vat.dynamicIDs`.
     pub live: BTreeSet<VatId>,
-    /// Those of `vats.terminated`, which kernels have that clean up in steps.
+    /// The vats of `vats.terminated`, which kernels have that clean up in steps.
     pub terminated: Option<BTreeSet<VatId>>,
-    /// What is wrong with the lists themselves, a sentence each.
+    /// The faults of the lists themselves, a sentence each.
     pub faults: Vec<String>,
 }
 

@@ -38,13 +38,13 @@ pub(crate) use vatstore::{VatstoreRow, VatstoreRows, VatstoreValue};
 
 /// The file's name inside the kernel's directory (`dbFileInDirectory` in `swing-store/src/util.js`).
 const FILE_NAME: &str = "swingstore.sqlite";
-/// How long a read waits for a lock: around a writer's close `database is locked` is seen for a moment.
+/// The time that a read waits for a lock: around a writer's close `database is locked` is seen for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A copy of a database leaves this much room where it is made, in bytes.
 const ROOM_TO_LEAVE: u64 = 1 << 30;
-/// How long to wait before a database that is locked as a whole is tried again.
+/// The pause before a database that is locked as a whole is tried again.
 const LOCKED_PAUSE: Duration = Duration::from_millis(200);
-/// How often a read is tried again when the file changed under it.
+/// The attempts at a read during which the file changes.
 const TRIES_MAX: u32 = 5;
 
 /// Why the database could not be read.
@@ -56,13 +56,13 @@ pub enum DbError {
     /// The file or one beside it can't be looked at or copied.
     #[error("failed to {what} {}: {source}; {hint}", path.display())]
     Io {
-        /// What was being done.
+        /// The action that failed, as in "failed to …".
         what: &'static str,
         /// To which file.
         path: PathBuf,
-        /// What to do about it.
+        /// The remedy.
         hint: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// SQLite refused.
@@ -70,15 +70,15 @@ pub enum DbError {
     Sqlite {
         /// The database.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// It, or a file beside it, is a device, a FIFO or something else of the kind.
+    /// The file, or one beside it, is a device, a FIFO or something else of the kind.
     #[error("failed to open {}, which is part of the kernel's database: {special}; links are followed on the way to the database itself only", path.display())]
     Special {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file.
         special: Special,
     },
     /// A table or column is missing.
@@ -190,7 +190,7 @@ impl KernelDb {
         &self.path
     }
 
-    /// How the database would be opened now.
+    /// The way in which the database would be opened now.
     ///
     /// # Errors
     /// When a file beside it can't be looked at.
@@ -199,7 +199,7 @@ impl KernelDb {
         Ok(self.access_now(&self.real_path()?)?.map_or(Access::Live, |(access, _)| access))
     }
 
-    /// Which file it is now.
+    /// The identity of the file that is there now.
     ///
     /// # Errors
     /// When there is none, or it can't be looked at.

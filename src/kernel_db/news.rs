@@ -10,7 +10,7 @@ use super::query::{Reader, bytes_of, position, signed, span_row};
 use super::rows::{SpanRow, VatOptions};
 use crate::transcript::{Hash256, Position, SpanId, VatId};
 
-/// Which file a database is.
+/// The identity of a database's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The device that holds it.
@@ -19,7 +19,7 @@ pub struct Identity {
     pub inode: u64,
 }
 
-/// What changes with every block: if none of it did, nothing else has.
+/// Values of which every block changes one: while they are the same, so is the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pulse {
     /// `crankNumber`.
@@ -37,7 +37,7 @@ pub struct Head {
     pub vat: VatId,
     /// The span that items are being added to; `None` once the vat is terminated.
     pub current: Option<SpanRow>,
-    /// Where its last span starts, open or not.
+    /// The start of its last span, open or not.
     pub last_start: Option<Position>,
 }
 

@@ -19,7 +19,7 @@ const BYTES_AGAIN: usize = BYTES_MAX / 2;
 pub enum OutOfStep {
     /// The vat printed something, and took a syscall's response for the answer.
     Printed,
-    /// It made another syscall than the one whose response it was given, or none.
+    /// The worker made another syscall than the one whose response it was given, or none.
     Differed,
 }
 
@@ -27,11 +27,11 @@ pub enum OutOfStep {
 #[derive(Debug)]
 pub(super) struct Ahead<'a> {
     recorded: &'a [Syscall<'a>],
-    /// How many responses were sent.
+    /// The number of responses that were sent.
     sent: usize,
     /// Bytes of those that the worker may not have read yet.
     unread: usize,
-    /// How many of them it has read, as far as we know.
+    /// The number of them that the worker has read, as far as we know.
     read: usize,
     batch: Vec<u8>,
 }

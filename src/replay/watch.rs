@@ -219,7 +219,7 @@ impl Watcher {
 #[derive(Debug)]
 struct Watched {
     looked: Instant,
-    /// The time that counts: by the clock, without the time in which the machine was suspended or overloaded.
+    /// The time that counts: by the clock, without that in which the machine was suspended, we could not look, or the worker had no processor.
     clock: Duration,
     /// The time that the worker had waited for a processor.
     waited: Duration,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::Pid;
 
-/// Where version 2 is mounted: alone, or beside version 1.
+/// The mount points of version 2: alone, or beside version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// Our own processes, as a group that hands controllers on may not have any itself.
 const OURS: &str = "spanwatch";

@@ -38,7 +38,7 @@ const NAMES_BYTES_MAX: u64 = 16 << 20;
 /// No worker needs so many libraries.
 const LIBRARIES_MAX: usize = 64;
 
-/// What a file's headers ask for.
+/// The loader and libraries that a file's headers ask for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Needs {
     /// `PT_INTERP`.
@@ -51,7 +51,7 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// Of an ELF file of 64 bits; `None` for any other file, and for headers that lie about their file.
+    /// The needs of an ELF file of 64 bits; `None` for any other file, and for headers that lie about their file.
     pub(super) fn of(file: &File) -> Option<Self> {
         let data = ReadCache::new(file);
         let header = FileHeader64::<Endianness>::parse(&data).ok()?;
@@ -194,7 +194,7 @@ fn is_plain(path: &Path) -> bool {
         && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
-/// What ldconfig(8) found on this system: names of libraries, each with a file. The form is that of glibc's
+/// The list of ldconfig(8) on this system: names of libraries, each with a file. The form is that of glibc's
 /// `sysdeps/generic/dl-cache.h`: a head of 48 bytes, entries of 24 bytes, texts.
 #[derive(Debug, Default)]
 struct Cache {

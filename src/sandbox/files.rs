@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use super::elf::LOADER_CACHE;
 use super::program::Program;
 
-/// Where libc looks for time zones (tzset(3)). Without them, every zone is silently UTC.
+/// The directory in which libc looks for time zones (tzset(3)). Without them, every zone is silently UTC.
 pub(crate) const ZONES: &str = "/usr/share/zoneinfo";
 const LOCAL_ZONE: &str = "/etc/localtime";
-/// What libc learns the limits of the stack from. Without it, code that recurses too deep is a crash and not an error that
+/// The file from which libc learns the limits of the stack. Without it, code that recurses too deep is a crash and not an error that
 /// code can catch.
 pub(super) const MAPS: &str = "/proc/self/maps";
 
-/// Where libc learns whether the system has huge pages for who asks for them, and of which size.
+/// The files from which libc learns whether the system has huge pages on request, and their size.
 const HUGE_PAGES: [&str; 2] =
     ["/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"];
 
@@ -32,7 +32,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Those that a program needs in a time zone, and to ask for huge pages.
+    /// The files that a program needs in a time zone, and to ask for huge pages.
     ///
     /// # Errors
     /// When the program's loader is not one of the system's.

@@ -33,19 +33,19 @@ const HUGE_PAGES: &CStr = c"GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 /// The worker's ends of pipes and files.
 #[derive(Debug)]
 pub(crate) struct Pipes<'a> {
-    /// What it reads commands from: 3.
+    /// The pipe of commands: 3.
     pub commands: BorrowedFd<'a>,
-    /// What it writes replies to: 4.
+    /// The pipe of replies: 4.
     pub replies: BorrowedFd<'a>,
-    /// What it prints to: 1 and 2.
+    /// The pipe of printed output: 1 and 2.
     pub output: BorrowedFd<'a>,
-    /// What it writes a snapshot to: 7.
+    /// The pipe that it writes a snapshot to: 7.
     pub save: Option<BorrowedFd<'a>>,
-    /// What it reads a snapshot from: 8.
+    /// The file that it reads a snapshot from: 8.
     pub load: Option<BorrowedFd<'a>>,
 }
 
-/// What a worker may use.
+/// The resources that a worker may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resources {
     /// Bytes of stack: decides how deep vats may recurse, so it must be the node's.
@@ -160,7 +160,7 @@ impl Descriptors {
         })
     }
 
-    /// Those of the worker, from 0 to 8.
+    /// The descriptors of the worker, from 0 to 8.
     fn numbers(&self) -> [RawFd; 9] {
         let Self { null, commands, replies, output, save, load, .. } = self;
         [null, output, output, commands, replies, null, null, save, load].map(AsRawFd::as_raw_fd)

@@ -15,7 +15,7 @@ use rustix::process::Pid;
 /// shared and not mapped shows in none of them; the filter of system calls lets no worker have any.
 const MEMORY: [&str; 4] = ["VmRSS:", "VmSwap:", "VmPTE:", "HugetlbPages:"];
 
-/// What a process used until now.
+/// The memory and processor time that a process used until now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Usage {
     /// Processor time.
@@ -26,7 +26,7 @@ pub(crate) struct Usage {
     pub memory: u64,
 }
 
-/// Where it is read from.
+/// The open files that give a process's usage.
 #[derive(Debug)]
 pub(crate) struct Gauges {
     stat: File,
@@ -36,7 +36,7 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
-    /// Those of a process.
+    /// Opens the files of a process.
     pub(super) fn open(pid: Pid) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
         Ok(Self { stat: open("stat")?, status: open("status")?, schedstat: open("schedstat").ok() })

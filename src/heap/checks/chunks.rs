@@ -11,11 +11,11 @@ use crate::heap::slot::{Kind, SLOT_BYTES, Slot};
 pub(super) struct Chunks {
     /// The head of the next one.
     pub(super) next: usize,
-    /// Which chunks, by offset in units of eight bytes, are texts.
+    /// The chunks that are texts: a bit for each offset, in units of eight bytes.
     texts: Vec<u64>,
-    /// Which are the magnitudes of big integers.
+    /// The chunks that are magnitudes of big integers, likewise.
     magnitudes: Vec<u64>,
-    /// How many chunks of each use there are, and their bytes with their heads.
+    /// The number of chunks of each use, and their bytes with their heads.
     pub(super) found: [(u64, u64); ChunkUse::ALL.len()],
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns every sentence about them. It must never look at an image.
 
-/// What is wrong with a slot.
+/// A fault of a slot.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SlotFault {
     #[error("what follows it is {0:#x}")]
@@ -35,7 +35,7 @@ pub(super) enum SlotFault {
     Content { offset: usize, fault: ContentFault },
 }
 
-/// What is wrong with the content of a chunk.
+/// A fault in the content of a chunk.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ContentFault {
     #[error("the text does not end")]

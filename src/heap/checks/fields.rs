@@ -10,7 +10,7 @@ use crate::heap::tables::CALLBACKS;
 /// As many typed arrays there are.
 const TYPED_ARRAYS: u64 = 11;
 
-/// Which fields a kind's value has.
+/// A field of a kind's value.
 pub(super) enum Field {
     None,
     /// Four bytes.

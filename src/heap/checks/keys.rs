@@ -45,7 +45,7 @@ impl Heap {
         Ok(())
     }
 
-    /// How many keys are in the buckets. No slot is in two chains (`check_chains`), so this ends.
+    /// The number of keys in the buckets. No slot is in two chains (`check_chains`), so this ends.
     fn check_buckets(
         &self,
         atom: &str,

@@ -7,7 +7,7 @@ use crate::heap::error::HeapError;
 use crate::heap::model::Heap;
 use crate::heap::slot::{Kind, Slot, SlotIndex};
 
-/// What is still to be walked, the next on top.
+/// A part that is still to be walked; the next is on top.
 #[derive(Debug, Clone, Copy)]
 enum Task {
     /// An object, unless it has its number.
@@ -142,7 +142,7 @@ impl Walk<'_> {
                 _ => self.value(slot),
             }
             if self.tasks.len() > before {
-                // What was pushed comes first, then the rest of this chain.
+                // The pushed tasks come first, then the rest of this chain.
                 self.tasks.insert(before, Task::Chain(slot.next));
                 return Ok(());
             }

@@ -1,11 +1,11 @@
-//! Where a slot stands: in the heap, on the stack, or in a chunk.
+//! The place of a slot: in the heap, on the stack, or in a chunk.
 //!
 //! Owns the words for it. It must never look at the slot.
 
 use crate::heap::slot::SlotIndex;
 use crate::heap::tables::ROOTS;
 
-/// Where a slot stands, which decides what its `next` is.
+/// The place of a slot, which decides the meaning of its `next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Heap(SlotIndex),

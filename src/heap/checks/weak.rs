@@ -7,7 +7,7 @@ use crate::heap::model::Heap;
 use crate::heap::slot::Kind;
 
 impl Heap {
-    /// What a weak collection has for an object stands in both, and both say the same.
+    /// Checks that each entry stands in its collection and in its key, with the same value.
     pub(super) fn check_weak(&self) -> Result<(), HeapError> {
         let (mut of_lists, mut of_keys) = (Vec::new(), Vec::new());
         for index in 1..=self.slot_count {

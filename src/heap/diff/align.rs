@@ -1,22 +1,22 @@
-//! Which elements of two sequences belong together.
+//! The alignment of two sequences: the elements that belong together.
 //!
 //! Works on tokens alone: equal tokens are equal elements. Owns the rule that one element more is one difference, not one
 //! for each element behind it. It must never take longer than a small multiple of the sequences' length.
 
 use std::collections::HashMap;
 
-/// What became of an element.
+/// The fate of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edit {
-    /// It is in both, in order: its index in each.
+    /// In both, in order: its index in each.
     Same(usize, usize),
-    /// It is in both, but not in the same order.
+    /// In both, but not in the same order.
     Moved(usize, usize),
     /// Two that stand in the same place and differ.
     Changed(usize, usize),
-    /// It is only in the first.
+    /// Only in the first.
     OnlyFirst(usize),
-    /// It is only in the second.
+    /// Only in the second.
     OnlySecond(usize),
 }
 

@@ -7,7 +7,7 @@ use super::keymap::{KeyMap, SameKey};
 use crate::heap::code::{Code, Instruction, LINE, MadeUp, MadeUpKeys, PROFILE};
 use crate::heap::{Heap, KeyId};
 
-/// What was found on the way through code that is the same.
+/// Differences without a meaning in code that is the same.
 #[derive(Debug, Default)]
 pub(super) struct SameCode {
     /// Numbers of compiled functions that differ.

@@ -1,4 +1,4 @@
-//! What is in an object, as one number: to recognize it in the other heap before it is compared.
+//! The content of an object as one number, by which it is recognized in the other heap before it is compared.
 //!
 //! Looks two references deep and at no more than the first few slots of each object, so it costs the same for every object.
 //! Equal numbers are a hint that never decides anything: what was recognized is compared all the same.
@@ -11,7 +11,7 @@ use crate::heap::{Heap, KeyId};
 const SLOTS_MAX: usize = 24;
 /// No more items of an array or a collection are looked at.
 const ITEMS_MAX: usize = 8;
-/// Of a text, so many bytes at its start and at its end.
+/// The bytes of a text that count, at its start and at its end.
 const TEXT_MAX: usize = 64;
 
 /// The numbers of a heap's objects, as far as somebody asked for them.

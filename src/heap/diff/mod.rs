@@ -39,7 +39,7 @@ use super::{ChunkUse, Heap, KeyId, Kind};
 pub use tell::{Place, Told, tell};
 pub(super) use tell::{target, value};
 
-/// What two images are to each other.
+/// The likeness of two images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Likeness {
@@ -66,7 +66,7 @@ impl Likeness {
     }
 }
 
-/// What differs at a place.
+/// A difference at a place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum What {
     /// Another value.
@@ -91,13 +91,13 @@ pub enum What {
     Code(CodeDifference),
     /// The bytes of a buffer, from this one on.
     Bytes(usize),
-    /// Where an iterator stands in its collection.
+    /// The position of an iterator in its collection.
     Position,
     /// A setting of the engine.
     Setting(&'static str, i64, i64),
 }
 
-/// Where two pieces of code part.
+/// The first difference between two pieces of code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeDifference {
     /// The line that they last agreed on, in each.
@@ -115,11 +115,11 @@ pub struct Difference {
     pub recorded: SlotIndex,
     /// The node of the replayed heap.
     pub replayed: SlotIndex,
-    /// Where in the node. In the replayed heap's terms where it is only there.
+    /// The place in the node. In the replayed heap's terms where it is only there.
     pub label: Label,
-    /// What differs.
+    /// The difference.
     pub what: What,
-    /// How many differences lie on the way to it: it may be there because of those.
+    /// The number of differences on the way to it: it may only follow from those.
     pub behind: u32,
 }
 
@@ -129,7 +129,7 @@ pub struct Difference {
 pub enum TraceKind {
     /// An address of the worker's memory, left behind by a regular expression with a lookahead or lookbehind.
     HostPointer,
-    /// What the last match of a regular expression left behind.
+    /// The remains of the last match of a regular expression.
     RegExpScratch,
     /// A whole number that is an INTEGER in one heap and a NUMBER in the other.
     NumberRepresentation,
@@ -180,20 +180,20 @@ impl TraceKind {
     }
 }
 
-/// Where something differs without a meaning.
+/// The place of a difference that no program can see.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trace {
-    /// What.
+    /// The kind of the difference.
     pub kind: TraceKind,
     /// The node of the recorded heap that has it.
     pub recorded: SlotIndex,
-    /// Where in the node.
+    /// The place in the node.
     pub label: Label,
     /// Both slots.
     pub slots: (Slot, Slot),
 }
 
-/// What comparing two heaps gave.
+/// The result of comparing two heaps.
 #[derive(Debug)]
 pub struct Comparison<'a> {
     /// The heap of the record.
@@ -204,11 +204,11 @@ pub struct Comparison<'a> {
     pub likeness: Likeness,
     /// The places, as they were found; [`tell`] brings them in order. No more than [`DIFFERENCES_MAX`].
     pub differences: Vec<Difference>,
-    /// How many there are.
+    /// The number of differences.
     pub differences_total: u64,
-    /// What differs without a meaning, where its place is worth naming. No more than [`TRACES_MAX`].
+    /// The differences that no program can see, where the place is worth naming. No more than [`TRACES_MAX`].
     pub traces: Vec<Trace>,
-    /// How often each kind of it was found.
+    /// The number of each kind of them.
     pub trace_counts: [u64; TraceKind::ALL.len()],
     /// Objects that have no counterpart, in each heap.
     pub unpaired: (u64, u64),
@@ -263,10 +263,10 @@ pub fn compare<'a>(recorded: &'a Heap, replayed: &'a Heap) -> Comparison<'a> {
     comparison
 }
 
-/// What is counted in both images and not the same.
+/// A count that differs between two images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Delta {
-    /// What is counted.
+    /// The counted kind.
     pub name: String,
     /// In the recorded image.
     pub recorded: i64,

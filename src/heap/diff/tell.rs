@@ -21,12 +21,12 @@ const CHARACTERS_MAX: usize = 100;
 pub struct Place {
     /// The path to it.
     pub path: String,
-    /// What differs: `value`, `target`, `only_recorded`, `only_replayed`, `order`, `attributes`, `length`, `name`, `code`, `lines`,
+    /// The kind of difference: `value`, `target`, `only_recorded`, `only_replayed`, `order`, `attributes`, `length`, `name`, `code`, `lines`,
     /// `bytes`, `position`, `setting`, or the kind of a trace.
     pub what: &'static str,
-    /// What is there in the recorded heap.
+    /// The recorded heap's side.
     pub recorded: Option<String>,
-    /// What is there in the replayed heap.
+    /// The replayed heap's side.
     pub replayed: Option<String>,
     /// The function that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ pub struct Place {
     /// The line in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// How many differences lie on the way to it.
+    /// The number of differences on the way to it.
     pub behind: u32,
 }
 
@@ -93,11 +93,11 @@ fn number_and_kind(side: &Option<String>) -> (&str, &str) {
 pub struct Told {
     /// The places, the most telling first.
     pub differences: Vec<Place>,
-    /// How many there are in all.
+    /// The number of differences in all.
     pub differences_total: u64,
-    /// What differs without a meaning, where the place is worth naming.
+    /// The differences that no program can see, where the place is worth naming.
     pub traces: Vec<Place>,
-    /// How often each kind of that was found.
+    /// The number of each kind of them.
     pub trace_counts: HashMap<&'static str, u64>,
 }
 
