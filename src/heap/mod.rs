@@ -5,7 +5,7 @@
 //!
 //! 1. `container`, `slot`, `keys` and `code` are the format; `tables` is what the engine numbers. `model` has the type [`Heap`],
 //!    and `checks` the only way to one: an image whose every reference was checked.
-//! 2. [`graph`] says what refers to what, [`naming`] what its author would call it.
+//! 2. `graph` says what refers to what, [`naming`] what its author would call it.
 //! 3. [`census`] counts, [`query`] looks at one object and at who keeps it, [`diff`] compares two images, and
 //!    [`fingerprint`] is a second opinion on that, from one image alone.
 //!

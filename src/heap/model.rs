@@ -208,7 +208,7 @@ impl Heap {
         blocks.get(offset as usize..).and_then(|rest| rest.get(..size.saturating_sub(CHUNK_HEAD))).unwrap_or_default()
     }
 
-    /// The text of a chunk, in the engine's encoding (see [`super::text`]).
+    /// The text of a chunk, in the engine's encoding (see `super::text`).
     #[must_use]
     pub fn text(&self, offset: u32) -> &[u8] {
         let content = self.chunk(offset);
