@@ -10,6 +10,7 @@
 //! Source of the rules: `swing-store/src/transcriptStore.js` and `snapStore.js`, `swingset-vat/src/kernel/state/kernelKeeper.js`
 //! (`cleanupAfterTerminatedVat`, `deleteVatID`) and `vatKeeper.js` (`saveSnapshot`, `beginNewIncarnation`).
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
@@ -288,6 +289,29 @@ pub fn check(facts: &Facts<'_>) -> (Vec<Break>, Option<Gap>) {
     (checker.breaks, checker.gap)
 }
 
+/// A fault between the rows of two spans of a vat that should follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SeamFault {
+    /// Positions between them belong to no span.
+    Gap,
+    /// Positions belong to both.
+    Overlap,
+    /// The incarnation neither stays nor goes up by one.
+    Incarnation,
+}
+
+/// The fault between the rows of a span and the next one of its vat. Costs nothing: no item is read.
+pub(crate) fn seam(before: &SpanRow, after: &SpanRow) -> Option<SeamFault> {
+    match before.id.end.cmp(&after.id.start) {
+        Ordering::Less => Some(SeamFault::Gap),
+        Ordering::Greater => Some(SeamFault::Overlap),
+        Ordering::Equal => match after.incarnation.checked_sub(before.incarnation) {
+            Some(0 | 1) => None,
+            _ => Some(SeamFault::Incarnation),
+        },
+    }
+}
+
 struct Checker<'a> {
     facts: &'a Facts<'a>,
     breaks: Vec<Break>,
@@ -386,24 +410,25 @@ impl Checker<'_> {
                 format!("the span [{}, {}) is marked as open, and others follow it", before.start(), before.end());
             self.add(before.start(), &[before, after], what);
         }
-        if before.end() < at {
-            let what = format!(
-                "no span has the positions from {} up to {at}: a row is missing or was shortened",
-                before.end()
-            );
-            return self.add(before.end(), &[before, after], what);
-        }
-        if before.end() > at {
-            let what = format!("the span before it ends at {}, so both have the positions up to there", before.end());
-            return self.add(at, &[before, after], what);
-        }
-        match after.row.incarnation.checked_sub(before.row.incarnation) {
-            Some(0) => self.snapshot_boundary(before, after),
-            Some(1) => self.upgrade_boundary(before, after),
-            _ => {
+        match seam(&before.row, &after.row) {
+            Some(SeamFault::Gap) => {
+                let what = format!(
+                    "no span has the positions from {} up to {at}: a row is missing or was shortened",
+                    before.end()
+                );
+                self.add(before.end(), &[before, after], what);
+            }
+            Some(SeamFault::Overlap) => {
+                let what =
+                    format!("the span before it ends at {}, so both have the positions up to there", before.end());
+                self.add(at, &[before, after], what);
+            }
+            Some(SeamFault::Incarnation) => {
                 let (is, was) = (after.row.incarnation, before.row.incarnation);
                 self.add(at, &[before, after], format!("incarnation {is} follows incarnation {was}"));
             }
+            None if after.row.incarnation == before.row.incarnation => self.snapshot_boundary(before, after),
+            None => self.upgrade_boundary(before, after),
         }
     }
 

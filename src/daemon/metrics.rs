@@ -132,7 +132,7 @@ impl Metrics {
     pub fn new() -> Self {
         let make = Maker(Registry::new());
         let looks = make.add(IntCounterVec::new(
-            Maker::opts("looks_total", "Looks at the node's database, by what made them happen and what they found."),
+            Maker::opts("looks_total", "Looks at the node's database, by trigger and result."),
             &["source", "found"],
         ));
         for source in LookSource::ALL.map(LookSource::label) {
@@ -143,8 +143,7 @@ impl Metrics {
         let divergences = make.add(IntCounterVec::new(
             Maker::opts(
                 "divergences_total",
-                "Diverged spans by what differed, and for snapshot_hash by what the heaps are to each other; a span counts \
-                 once for each kind that it has.",
+                "Diverged spans by kind of finding, for snapshot_hash also by the relation of the two heaps; a span counts once for each kind.",
             ),
             &["kind", "heap"],
         ));
@@ -158,29 +157,28 @@ impl Metrics {
             spans: make.counters("spans_total", "Closed spans that were given a verdict.", "verdict", &VerdictKind::ALL.map(VerdictKind::label)),
             divergences,
             divergences_unacknowledged: make
-                .gauge("divergences_unacknowledged", "Diverged spans that nobody has acknowledged."),
+                .gauge("divergences_unacknowledged", "Diverged spans that are not acknowledged."),
             contradictions: make.counters(
                 "contradictions_total",
-                "Responses of the kernel that contradict the transcript that they are in, by what contradicts.",
+                "Kernel responses that contradict their transcript, by kind.",
                 "kind",
                 &ContradictionKind::RESPONSES.map(ContradictionKind::label),
             ),
             contradictions_unacknowledged: make
-                .gauge("contradictions_unacknowledged", "Contradicted spans that nobody has acknowledged."),
+                .gauge("contradictions_unacknowledged", "Contradicted spans that are not acknowledged."),
             damaged_spans: make.gauge(
                 "damaged_spans",
-                "Spans whose record in the node's database is damaged, and breaks in the histories of vats, that nobody has \
-                 acknowledged.",
+                "Damaged spans in the node's database and breaks in vats' histories that are not acknowledged.",
             ),
             changed_rows: make.gauge(
                 "changed_rows",
-                "Rows of closed spans and snapshots that changed or vanished after they were seen, that nobody has acknowledged.",
+                "Rows of closed spans and snapshots that changed or vanished after they were seen and are not acknowledged.",
             ),
             rechecked_rows: make
-                .counter("rechecked_rows_total", "Rows of spans that were read again to see that they are what they were."),
+                .counter("rechecked_rows_total", "Rows of spans that were read again and compared with the first read."),
             recheck_finished_timestamp_seconds: make.float(
                 "recheck_finished_timestamp_seconds",
-                "When all rows of spans had been read again last, in seconds since 1970; 0 if they never were.",
+                "Time when all rows of spans had last been read again, in seconds since 1970; 0 if never.",
             ),
             unverifiable_spans: make.counters(
                 "unverifiable_spans_total",
@@ -190,25 +188,25 @@ impl Metrics {
             ),
             failures: make.counters(
                 "failures_total",
-                "Attempts at a span that failed for a reason of the verifier or its machine, by reason.",
+                "Attempts at a span that failed because of the verifier or its machine, by reason.",
                 "reason",
                 &Failure::LABELS,
             ),
             missed_spans: make.counter(
                 "missed_spans_total",
-                "Closed spans of which nothing could be replayed, as the node had deleted it before it was seen.",
+                "Closed spans that the node deleted before anything of them could be replayed.",
             ),
             unseen_items: make.counter(
                 "unseen_items_total",
                 "Items at the ends of partially verified spans that the node deleted before they were seen.",
             ),
-            deliveries: make.counter("deliveries_total", "Deliveries that were replayed and compared."),
-            syscalls: make.counter("syscalls_total", "Syscalls that were replayed and compared."),
-            snapshot_hashes: make.counter("snapshot_hashes_total", "Heap snapshot hashes that were compared."),
+            deliveries: make.counter("deliveries_total", "Deliveries replayed and compared."),
+            syscalls: make.counter("syscalls_total", "Syscalls replayed and compared."),
+            snapshot_hashes: make.counter("snapshot_hashes_total", "Heap snapshot hashes compared."),
             backlog_spans: make.gauges("backlog_spans", "Closed spans that wait for a verdict.", "source", &SpanSource::ALL.map(SpanSource::label)),
             backlog_oldest_age_seconds: make.float(
                 "backlog_oldest_age_seconds",
-                "How long the oldest live span has been waiting for a verdict; 0 if none is.",
+                "Age of the oldest live span without a verdict, in seconds; 0 if there is none.",
             ),
             last_verified_timestamp_seconds: make.float(
                 "last_verified_timestamp_seconds",
@@ -216,71 +214,71 @@ impl Metrics {
             ),
             last_look_timestamp_seconds: make.float(
                 "last_look_timestamp_seconds",
-                "When the node's database was looked at with success last, in seconds since 1970; 0 if it never was.",
+                "Time of the last successful read of the node's database, in seconds since 1970; 0 if never.",
             ),
             node_state: make.gauges(
                 "node_state",
-                "1 for what the node's database is like now, 0 for the rest.",
+                "1 for the current state of the node's database, 0 for the others.",
                 "state",
                 &NodeState::ALL.map(NodeState::label),
             ),
-            node_block_height: make.gauge("node_block_height", "The block height that the node has committed."),
-            node_wal_bytes: make.gauge("node_wal_bytes", "Size of the -wal file beside the node's database."),
+            node_block_height: make.gauge("node_block_height", "Block height that the node has committed."),
+            node_wal_bytes: make.gauge("node_wal_bytes", "Size of the -wal file beside the node's database, in bytes."),
             node_events: make.counters(
                 "node_events_total",
-                "What happened to the node and its database.",
+                "Events of the node and its database.",
                 "event",
                 &NodeEvent::ALL.map(NodeEvent::label),
             ),
             looks,
             http_connections_dropped: make.counter(
                 "http_connections_dropped_total",
-                "Connections that were closed because there were too many: the one that had waited longest without a complete request.",
+                "Connections closed at the limit: each time the one that had waited longest for a complete request.",
             ),
             file_events: make.counter(
                 "file_events_total",
-                "Wake-ups by changes of the database's files; most come before there is anything to see.",
+                "Wake-ups by changes of the database's files; most come before a commit is visible.",
             ),
             read_transaction_seconds: make.histogram(
                 "read_transaction_seconds",
-                "How long a read of the node's database took, from open to close.",
+                "Duration of a read of the node's database, from open to close, in seconds.",
                 &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0],
             ),
             replay_seconds: make.histogram(
                 "replay_seconds",
-                "How long the replay of a span took, with all that it needs.",
+                "Duration of a span's replay with all the reads that it needs, in seconds.",
                 &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0, 1800.0],
             ),
             verdict_delay_seconds: make.histogram(
                 "verdict_delay_seconds",
-                "From noticing that a live span has closed to its verdict, less the replay itself.",
+                "Delay from noticing the end of a live span to its verdict, without the replay itself, in seconds.",
                 &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0],
             ),
             snapshot_bytes: make.histogram(
                 "snapshot_bytes",
-                "Size of the heap snapshots that replays gave.",
+                "Size of the heap snapshots that replays gave, in bytes.",
                 &[1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8, 1e9],
             ),
             worker_peak_memory_bytes: make
-                .gauge("worker_peak_memory_bytes", "The most memory that any worker had resident since the start."),
-            workers_running: make.gauge("workers_running", "Replays that are under way."),
-            capture_bytes: make.gauge("capture_bytes", "Size of the copies of what the node deletes."),
-            capture_max_bytes: make.gauge("capture_max_bytes", "What these copies may have: capture.max_bytes."),
+                .gauge("worker_peak_memory_bytes", "Peak resident memory of any worker since the start, in bytes."),
+            workers_running: make.gauge("workers_running", "Replays in progress."),
+            capture_bytes: make.gauge("capture_bytes", "Size of the copies of items and images that the node deletes, in bytes."),
+            capture_max_bytes: make.gauge("capture_max_bytes", "Limit for these copies, in bytes: capture.max_bytes."),
             captures_evicted: make
-                .counter("captures_evicted_total", "Copies that were dropped for newer ones; they were done with."),
-            capture_failures: make.counter("capture_failures_total", "Copies that could not be made."),
-            evidence_folders: make.gauge("evidence_folders", "Folders of evidence."),
-            evidence_bytes: make.gauge("evidence_bytes", "Size of the folders of evidence."),
+                .counter("captures_evicted_total", "Copies dropped to make room for newer ones; no span needed them any more."),
+            capture_failures: make.counter("capture_failures_total", "Copies of items and images that failed."),
+            evidence_folders: make.gauge("evidence_folders", "Evidence folders kept."),
+            evidence_bytes: make.gauge("evidence_bytes", "Size of the evidence folders, in bytes."),
             evidence_max_bytes: make
-                .gauge("evidence_max_bytes", "What the folders of evidence may have: evidence.max_bytes."),
+                .gauge("evidence_max_bytes", "Limit for the evidence folders, in bytes: evidence.max_bytes."),
             evidence_failures: make.counters(
                 "evidence_failures_total",
                 "Divergences whose evidence could not be kept, by reason.",
                 "reason",
                 &EvidenceError::LABELS,
             ),
-            state_errors: make.counter("state_errors_total", "Writes and reads of the daemon's own store that failed."),
-            paused: make.gauges("paused", "1 while nothing new is begun for this reason.", "reason", &PauseReason::ALL.map(PauseReason::label)),
+            state_errors: make.counter("state_errors_total", "Failed reads and writes of the daemon's own store."),
+            paused: make.gauges("paused", "1 while replays are paused for this reason.", "reason", &PauseReason::ALL.map(PauseReason::label)),
             registry: make.0,
         }
     }
@@ -299,12 +297,7 @@ impl Metrics {
             &["version", "sha256"],
         ));
         worker.with_label_values(&[worker_version, worker_sha256]).set(1);
-        let sandbox = make.gauges(
-            "sandbox_layer",
-            "1 for each layer that stands between a worker and the machine.",
-            "layer",
-            &Layer::LABELS,
-        );
+        let sandbox = make.gauges("sandbox_layer", "1 for each sandbox layer in effect.", "layer", &Layer::LABELS);
         for layer in layers {
             sandbox.with_label_values(&[layer]).set(1);
         }

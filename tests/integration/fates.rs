@@ -35,7 +35,7 @@ fn a_node_that_stops_and_starts_finds_nothing_of_ours() {
     let metrics = daemon.metrics();
     assert_eq!(metrics["spanwatch_node_events_total{event=\"stopped\"}"], 3.0);
     assert_eq!(metrics["spanwatch_node_events_total{event=\"started\"}"], 3.0);
-    assert_eq!(daemon.logged("the node does not run").len(), 3);
+    assert_eq!(daemon.logged("the node is stopped").len(), 3);
 }
 
 /// Run as another user than the node's, who may write to its directory nevertheless: the worst that can be.

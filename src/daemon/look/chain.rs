@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use super::VatNews;
+use super::read::VatRead;
 use super::recheck::{Trust, changed};
+use crate::history::{self, SeamFault};
 use crate::kernel_db::SpanRow;
 use crate::store::{Alarm, AlarmKind};
 use crate::transcript::{Position, SpanId, VatId};
@@ -25,33 +26,36 @@ pub(super) fn unreadable(vat: &VatId, start: Position) -> Alarm {
     Alarm { reason: "span_row_damaged", ..broken(vat, start, 0, explanation) }
 }
 
-/// What is wrong between a span and the next one of its vat, if something is.
+/// The break between the rows of a span and of the next one of its vat, if there is one.
 pub(super) fn seam(before: &SpanRow, next: &SpanRow) -> Option<Alarm> {
     let (end, start) = (before.id.end, next.id.start);
-    let (was, is) = (before.incarnation, next.incarnation);
     let explanation = if end < before.id.start {
         format!("the span that starts at {} ends at {end}, before it starts", before.id.start)
-    } else if end != start {
-        format!("the span that starts at {} ends at {end}, and the next one starts at {start}", before.id.start)
-    } else if is != was && Some(is) != was.checked_add(1) {
-        format!("the span that starts at {start} is of incarnation {is}, the one before it of incarnation {was}")
     } else {
-        return None;
+        match history::seam(before, next)? {
+            SeamFault::Gap | SeamFault::Overlap => {
+                format!("the span that starts at {} ends at {end}, and the next one starts at {start}", before.id.start)
+            }
+            SeamFault::Incarnation => format!(
+                "the span that starts at {start} is of incarnation {}, the one before it of incarnation {}",
+                next.incarnation, before.incarnation
+            ),
+        }
     };
-    Some(broken(&next.id.vat, end.min(start), was, explanation))
+    Some(broken(&next.id.vat, end.min(start), before.incarnation, explanation))
 }
 
 /// Breaks among the spans of a vat that are new, which follow one that ended at `cursor`. Where the database may have been
 /// restored, nobody knows whether the last one is still there.
-pub(super) fn new_breaks(news: &VatNews, cursor: Position, trust: Trust) -> Vec<Alarm> {
-    let vat = &news.vat;
-    let mut alarms: Vec<Alarm> = news.closed.unreadable.iter().map(|start| unreadable(vat, *start)).collect();
+pub(super) fn new_breaks(read: &VatRead, cursor: Position, trust: Trust) -> Vec<Alarm> {
+    let vat = &read.vat;
+    let mut alarms: Vec<Alarm> = read.closed.unreadable.iter().map(|start| unreadable(vat, *start)).collect();
     if !alarms.is_empty() {
         // Whether others meet can't be said across what can't be read.
         return alarms;
     }
-    let next = if news.closed.is_cut { None } else { news.current.as_ref() };
-    let rows: Vec<&SpanRow> = news.closed.rows.iter().chain(next).collect();
+    let next = if read.closed.is_cut { None } else { read.current.as_ref() };
+    let rows: Vec<&SpanRow> = read.closed.rows.iter().chain(next).collect();
     if let Some(first) = rows.first().filter(|first| trust.0 && first.id.start != cursor) {
         let start = first.id.start;
         let what = if first.is_current { "the open span" } else { "the next span" };
@@ -80,12 +84,12 @@ pub(super) fn rewound(before: &SpanRow, now: Option<&SpanRow>) -> Option<Alarm> 
 }
 
 /// What is wrong with the open span of a vat.
-pub(super) fn open_breaks(news: &VatNews, living: Option<&BTreeSet<VatId>>) -> Option<Alarm> {
-    let vat = &news.vat;
-    let explanation = match &news.current {
+pub(super) fn open_breaks(read: &VatRead, living: Option<&BTreeSet<VatId>>) -> Option<Alarm> {
+    let vat = &read.vat;
+    let explanation = match &read.current {
         Some(open) => {
-            let (start, last) = (open.id.start, news.last_start.unwrap_or(open.id.start));
-            if news.is_doubled {
+            let (start, last) = (open.id.start, read.last_start.unwrap_or(open.id.start));
+            if read.is_doubled {
                 "two of its spans are open".to_owned()
             } else if last > start {
                 format!("the open span starts at {start}, and another one behind it, at {last}")
@@ -100,13 +104,13 @@ pub(super) fn open_breaks(news: &VatNews, living: Option<&BTreeSet<VatId>>) -> O
         }
         None => return None,
     };
-    let position = news.current.as_ref().map(|open| open.id.start).or(news.last_start).unwrap_or(0);
-    Some(broken(vat, position, news.current.as_ref().map_or(0, |open| open.incarnation), explanation))
+    let position = read.current.as_ref().map(|open| open.id.start).or(read.last_start).unwrap_or(0);
+    Some(broken(vat, position, read.current.as_ref().map_or(0, |open| open.incarnation), explanation))
 }
 
 /// Vats that the kernel's lists say are alive and that have no row at all.
-pub(super) fn without_rows(vats: &[VatNews], living: &BTreeSet<VatId>) -> Vec<Alarm> {
-    let present: BTreeSet<&VatId> = vats.iter().map(|news| &news.vat).collect();
+pub(super) fn without_rows(vats: &[VatRead], living: &BTreeSet<VatId>) -> Vec<Alarm> {
+    let present: BTreeSet<&VatId> = vats.iter().map(|read| &read.vat).collect();
     let text = "it has no span at all, although the kernel's lists say that the vat is alive";
     living.iter().filter(|vat| !present.contains(vat)).map(|vat| broken(vat, 0, 0, text.to_owned())).collect()
 }

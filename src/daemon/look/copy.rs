@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::{LookError, Tracker, VatNews};
+use super::read::VatRead;
+use super::{LookError, Tracker};
 use crate::daemon::complaints::Subject;
 use crate::daemon::metrics::observe;
 use crate::kernel_db::SpanRow;
@@ -26,28 +27,28 @@ impl Tracker<'_> {
 
     /// Where the database is another one, or a vat's history, what was copied of spans that are still open may be of the one
     /// before.
-    pub(super) fn distrust(&mut self, is_other: bool, vats: &[VatNews]) -> Result<(), LookError> {
+    pub(super) fn distrust(&mut self, is_other: bool, vats: &[VatRead]) -> Result<(), LookError> {
         if is_other {
             self.shared.store.distrust_captures(None)?;
             self.captures.clear();
             self.images_done.clear();
         }
-        for news in vats.iter().filter(|news| news.is_rewritten) {
-            self.shared.store.distrust_captures(Some(&news.vat))?;
-            self.captures.remove(&news.vat);
-            self.images_done.remove(&news.vat);
+        for read in vats.iter().filter(|read| read.is_rewritten) {
+            self.shared.store.distrust_captures(Some(&read.vat))?;
+            self.captures.remove(&read.vat);
+            self.images_done.remove(&read.vat);
         }
         Ok(())
     }
 
     /// Puts the items that were read into the store, each copy proved by the hash that the row had in the same read. Whether
     /// there are more.
-    pub(super) fn copy_items(&mut self, vats: &[VatNews]) -> Result<bool, LookError> {
+    pub(super) fn copy_items(&mut self, vats: &[VatRead]) -> Result<bool, LookError> {
         if !self.wants_items() {
             return Ok(false);
         }
-        let mut is_cut = vats.iter().any(|news| news.is_over_budget);
-        for VatNews { vat, current, items, .. } in vats {
+        let mut is_cut = vats.iter().any(|read| read.is_over_budget);
+        for VatRead { vat, current, items, .. } in vats {
             let (Some(row), Some((first, items))) = (current, items) else { continue };
             let first = *first;
             if first != self.copied_to(vat, row) {
@@ -95,18 +96,18 @@ impl Tracker<'_> {
     }
 
     /// Up to where the items of an open span are copied: one past the last.
-    fn copied_to(&self, vat: &VatId, row: &SpanRow) -> Position {
+    pub(super) fn copied_to(&self, vat: &VatId, row: &SpanRow) -> Position {
         let have = self.captures.get(vat).filter(|capture| capture.start == row.id.start);
         have.map_or(row.id.start, |capture| capture.next)
     }
 
     /// Copies the images that open spans start from. Whether there are more.
-    pub(super) fn copy_images(&mut self, vats: &[VatNews]) -> Result<bool, LookError> {
+    pub(super) fn copy_images(&mut self, vats: &[VatRead]) -> Result<bool, LookError> {
         let mut copied = 0;
-        let is_wanted = |news: &&VatNews| matches!(news.image, Some(Some(_)));
-        let wanted: HashSet<&VatId> = vats.iter().filter(is_wanted).map(|news| &news.vat).collect();
+        let is_wanted = |read: &&VatRead| matches!(read.image, Some(Some(_)));
+        let wanted: HashSet<&VatId> = vats.iter().filter(is_wanted).map(|read| &read.vat).collect();
         self.images_refused.retain(|vat, _| wanted.contains(vat));
-        for VatNews { vat, current, image, .. } in vats {
+        for VatRead { vat, current, image, .. } in vats {
             let (Some(row), Some(image)) = (current, image) else { continue };
             let Some(image) = image else {
                 self.images_done.insert(vat.clone(), row.id.start);

@@ -1,6 +1,7 @@
 //! The node's comings and goings: each is told once, and counted.
 
-use super::{News, Tracker};
+use super::Tracker;
+use super::read::DatabaseRead;
 use crate::daemon::complaints::Subject;
 use crate::daemon::metrics::gauge_value;
 use crate::daemon::view::{NodeEvent, NodeState};
@@ -8,7 +9,7 @@ use crate::kernel_db::{Access, DbError, Identity, Pulse};
 use crate::store::{NodeSeen, now};
 
 /// A change of the database that is no progress.
-pub(super) struct Change {
+pub(super) struct DatabaseChange {
     from: NodeSeen,
     pub(super) is_replaced: bool,
     is_back: bool,
@@ -16,16 +17,16 @@ pub(super) struct Change {
 
 impl Tracker<'_> {
     /// How the database is another one than it was, or has lost what it had.
-    pub(super) fn compare_with_last(&self, identity: Identity, pulse: &Pulse) -> Option<Change> {
+    pub(super) fn compare_with_last(&self, identity: Identity, pulse: &Pulse) -> Option<DatabaseChange> {
         let seen = self.seen.as_ref()?;
         let is_back = seen.pulse.crank > pulse.crank || seen.pulse.height > pulse.height;
         let is_other = seen.pulse.crank == pulse.crank && seen.pulse.activity_hash != pulse.activity_hash;
         let change =
-            Change { from: seen.clone(), is_replaced: seen.identity != identity, is_back: is_back || is_other };
+            DatabaseChange { from: seen.clone(), is_replaced: seen.identity != identity, is_back: is_back || is_other };
         (change.is_replaced || change.is_back).then_some(change)
     }
 
-    pub(super) fn tell_change(&self, Change { from, is_replaced, is_back }: &Change, to: &NodeSeen) {
+    pub(super) fn tell_change(&self, DatabaseChange { from, is_replaced, is_back }: &DatabaseChange, to: &NodeSeen) {
         let event = |event: NodeEvent| self.shared.metrics.node_events.with_label_values(&[event.label()]).inc();
         if *is_replaced {
             event(NodeEvent::Replaced);
@@ -47,15 +48,15 @@ impl Tracker<'_> {
         }
     }
 
-    pub(super) fn readable(&self, news: &News) {
-        let state = if news.access == Access::Live { NodeState::Running } else { NodeState::Stopped };
+    pub(super) fn readable(&self, read: &DatabaseRead) {
+        let state = if read.access == Access::Live { NodeState::Running } else { NodeState::Stopped };
         self.shared.metrics.last_look_timestamp_seconds.set(now());
-        self.shared.metrics.node_block_height.set(news.pulse.height.map_or(0, gauge_value));
+        self.shared.metrics.node_block_height.set(read.pulse.height.map_or(0, gauge_value));
         self.shared.complaints.end(Subject::Database);
         self.change_state(state, None);
         self.shared.view.set(|view| {
-            view.block_height = news.pulse.height;
-            view.crank = news.pulse.crank;
+            view.block_height = read.pulse.height;
+            view.crank = read.pulse.crank;
             view.last_look_at = Some(now());
         });
     }

@@ -27,7 +27,7 @@ pub(super) struct Trust(pub(super) bool);
 
 /// How far the rows were read again.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+pub(super) struct RecheckRound {
     /// The last row that was read; `None` before the first.
     at: Option<RowKey>,
     /// That row, where it is a span.
@@ -40,7 +40,7 @@ pub(super) struct Round {
 
 /// Some rows as they are and as they were, all from one read.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct RecheckBatch {
     rows: Vec<Reread>,
     seen: Vec<SeenSpan>,
     /// Where the last span of a vat starts now; of vats of which rows vanished.
@@ -61,7 +61,7 @@ impl Tracker<'_> {
         let store = &self.shared.store;
         self.tails = store.seen_last()?.into_iter().map(|row| (row.id.vat.clone(), row)).collect();
         let (at, began_at) = store.recheck_state()?.unwrap_or((None, now()));
-        self.round = Round { at, began_at, ..Round::default() };
+        self.round = RecheckRound { at, began_at, ..RecheckRound::default() };
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl Tracker<'_> {
     pub(super) fn forget_memory(&mut self) {
         self.tails.clear();
         self.heads.clear();
-        self.round = Round { began_at: now(), ..Round::default() };
+        self.round = RecheckRound { began_at: now(), ..RecheckRound::default() };
     }
 
     /// Whether it is time to read some rows again.
@@ -88,7 +88,7 @@ impl Tracker<'_> {
     }
 
     /// The next rows, and what they were. The inner error is the store's.
-    pub(super) fn read_again(&self, reader: &Reader<'_>) -> rusqlite::Result<Result<Batch, StoreError>> {
+    pub(super) fn read_again(&self, reader: &Reader<'_>) -> rusqlite::Result<Result<RecheckBatch, StoreError>> {
         let limit = self.shared.config.watch.recheck_rows as usize;
         let after = self.round.at.clone().unwrap_or_else(Reread::before_the_first);
         let mut rows = reader.reread(&after, limit)?;
@@ -117,11 +117,11 @@ impl Tracker<'_> {
                 last_starts.insert(row.id.vat.clone(), reader.last_start(&row.id.vat)?);
             }
         }
-        Ok(Ok(Batch { living: reader.living_vats()?, rows, seen, last_starts, to }))
+        Ok(Ok(RecheckBatch { living: reader.living_vats()?, rows, seen, last_starts, to }))
     }
 
     /// Compares them, notes what is new and tells what is wrong.
-    pub(super) fn recheck(&mut self, batch: Batch) -> Result<(), LookError> {
+    pub(super) fn recheck(&mut self, batch: RecheckBatch) -> Result<(), LookError> {
         let began_at = self.round.began_at;
         let (done, last) = compare(&batch, self.round.last.as_ref());
         let is_end = batch.to.is_none();
@@ -150,14 +150,14 @@ impl Tracker<'_> {
         }
         let last = last.filter(|_| !is_end);
         let began_at = if is_end { now() } else { began_at };
-        self.round = Round { at: batch.to, last, began_at, read: Some(Instant::now()), saved: self.round.saved };
+        self.round = RecheckRound { at: batch.to, last, began_at, read: Some(Instant::now()), saved: self.round.saved };
         Ok(())
     }
 }
 
 /// What is new, gone or wrong in some rows; `last` is the row before the first of them. With the last of them, unless
 /// something is wrong with it.
-fn compare(batch: &Batch, last: Option<&SpanRow>) -> (Rechecked, Option<SpanRow>) {
+fn compare(batch: &RecheckBatch, last: Option<&SpanRow>) -> (Rechecked, Option<SpanRow>) {
     let mut done = Rechecked { at: batch.to.clone(), ..Rechecked::default() };
     let seen: HashMap<(&VatId, Position), &SeenSpan> =
         batch.seen.iter().map(|seen| ((&seen.row.id.vat, seen.row.id.start), seen)).collect();
@@ -286,14 +286,14 @@ mod tests {
     }
 
     /// Three closed spans of v1 that were seen, and are there as they were.
-    fn batch() -> Batch {
+    fn batch() -> RecheckBatch {
         let starts = [0, 6, 11];
         let rows = starts.iter().zip(ENDS).map(|(start, end)| Reread::of(span(*start, end), Some(image(end))));
         let seen = starts.iter().zip(ENDS).map(|(start, end)| {
             let image = Some(SeenImage { hash: image(end), in_row: true });
             SeenSpan { row: span(*start, end), image }
         });
-        Batch {
+        RecheckBatch {
             rows: rows.collect(),
             seen: seen.collect(),
             last_starts: HashMap::new(),
@@ -302,11 +302,11 @@ mod tests {
         }
     }
 
-    fn reasons(batch: &Batch) -> Vec<(&'static str, Position)> {
+    fn reasons(batch: &RecheckBatch) -> Vec<(&'static str, Position)> {
         compare(batch, None).0.alarms.iter().map(|alarm| (alarm.reason, alarm.id.start)).collect()
     }
 
-    fn edit(batch: &mut Batch, at: usize, change: impl FnOnce(&mut SpanRow)) {
+    fn edit(batch: &mut RecheckBatch, at: usize, change: impl FnOnce(&mut SpanRow)) {
         change(batch.rows[at].row.as_mut().expect("a row"));
     }
 
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn each_change_of_a_row_is_one_alarm() {
-        type Edit = fn(&mut Batch);
+        type Edit = fn(&mut RecheckBatch);
         let cases: [(Edit, &str, Position); 9] = [
             (|batch| edit(batch, 1, |row| row.hash = Some(sha256(b"other"))), "row_changed", 6),
             (|batch| edit(batch, 1, |row| row.hash = None), "row_changed", 6),

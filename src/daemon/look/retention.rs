@@ -1,23 +1,24 @@
 //! Who keeps what of closed spans, learnt from those that closed last; it decides what is copied.
 
-use super::{Tracker, VatNews};
+use super::Tracker;
+use super::read::VatRead;
 use crate::daemon::config::CaptureWhen;
 use crate::daemon::view::KeptBy;
 use crate::kernel_db::WorkerType;
 
 impl Tracker<'_> {
     /// Learns from the spans that closed last who keeps what.
-    pub(super) fn learn_retention(&mut self, vats: &[VatNews]) {
+    pub(super) fn learn_retention(&mut self, vats: &[VatRead]) {
         let archives = &self.shared.record.archives;
         let mut retention = self.shared.view.get().retention;
         let (mut items, mut images) = (None, None);
-        for news in vats {
-            let Some((last, kept)) = news.closed.rows.last().or(news.last_closed.as_ref()).zip(news.kept) else {
+        for read in vats {
+            let Some((last, kept)) = read.closed.rows.last().or(read.last_closed.as_ref()).zip(read.kept) else {
                 continue;
             };
-            let options = self.vats.get(&news.vat).map(|known| &known.options);
+            let options = self.vats.get(&read.vat).map(|known| &known.options);
             let is_local =
-                options.or(news.options.as_ref()).is_some_and(|options| options.worker_type == Some(WorkerType::Local));
+                options.or(read.options.as_ref()).is_some_and(|options| options.worker_type == Some(WorkerType::Local));
             if is_local || last.id.end <= last.id.start {
                 continue;
             }

@@ -12,8 +12,6 @@ const LONG: &[(&str, &str, &str)] = &[
     ("src/cli/doctor.rs", "write_text", "not divided yet"),
     ("src/cli/verify.rs", "run", "not divided yet"),
     ("src/daemon/config/mod.rs", "read", "not divided yet"),
-    ("src/daemon/look/mod.rs", "read_vat", "not divided yet"),
-    ("src/daemon/look/mod.rs", "noted", "not divided yet"),
     ("src/daemon/metrics.rs", "new", "the table of all series"),
     ("src/daemon/mod.rs", "serve", "not divided yet"),
     ("src/evidence/keeper.rs", "write", "not divided yet"),
