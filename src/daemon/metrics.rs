@@ -206,7 +206,7 @@ impl Metrics {
             backlog_spans: make.gauges("backlog_spans", "Closed spans that wait for a verdict.", "source", &SpanSource::ALL.map(SpanSource::label)),
             backlog_oldest_age_seconds: make.float(
                 "backlog_oldest_age_seconds",
-                "Age of the oldest live span without a verdict, in seconds; 0 if there is none.",
+                "Age of the oldest live span without a verdict, in seconds; 0 if each has one.",
             ),
             last_verified_timestamp_seconds: make.float(
                 "last_verified_timestamp_seconds",

@@ -520,6 +520,6 @@ fn readme(id: &str, witness: &Witness<'_>, divergence: &Divergence) -> String {
         text,
         "The first says what differs and what may be the cause; the second replays the span again, with any worker."
     );
-    writeln!(text, "What each file is: docs/forensics.md of spanwatch {}.", env!("CARGO_PKG_VERSION"));
+    writeln!(text, "docs/forensics.md of spanwatch {} explains each file.", env!("CARGO_PKG_VERSION"));
     text.into_text()
 }

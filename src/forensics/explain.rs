@@ -79,7 +79,7 @@ fn what(account: &Account, text: &mut Lines) {
         writeln!(text, "met {} times, last at {} in span [{start}, {end})", seen.times, seen.last_at);
     }
     writeln!(text);
-    writeln!(text, "What differs ({})", account.repeat);
+    writeln!(text, "Differences ({})", account.repeat);
     for finding in &account.findings {
         writeln!(text, "  at position {}, {finding}", finding.position);
     }

@@ -34,7 +34,7 @@ pub fn page(account: &Account, manifest: &Manifest) -> String {
     let name = account.name.as_deref().unwrap_or("without a name");
     let (start, end) = account.span;
     let sections = [
-        ("what", "What differs", what(account)),
+        ("what", "Differences", what(account)),
         ("timeline", "Timeline", timeline(account)),
         ("deliveries", "Syscalls", deliveries(account)),
         ("workers", "Workers", workers(account)),
@@ -43,7 +43,7 @@ pub fn page(account: &Account, manifest: &Manifest) -> String {
     let sections = sections
         .into_iter()
         .chain(account.heap.as_ref().map(|heap| ("heap", "Heap at the end", heap_lines(&heap.lines()))))
-        .chain([("environment", "Environment", environment(manifest)), ("next", "What to do next", next(account))]);
+        .chain([("environment", "Environment", environment(manifest)), ("next", "Next steps", next(account))]);
     let sections: Vec<(&str, &str, Markup)> = sections.collect();
     let page = html! {
         (DOCTYPE)
@@ -114,7 +114,7 @@ fn what(account: &Account) -> Markup {
         }
         div.scroll {
             table {
-                caption { "What differs, in the first replay" }
+                caption { "Differences in the first replay" }
                 thead { tr { th.number scope="col" { "Position" } th scope="col" { "Kind" } th scope="col" { "Recorded and replayed" } } }
                 tbody {
                     @for finding in &account.findings {
@@ -370,7 +370,7 @@ fn workers(account: &Account) -> Markup {
             div.scroll {
                 table.wide {
                     caption {
-                        "What each worker made of the span. " code { "spanwatch replay EVIDENCE --worker PATH" } " adds one."
+                        "The result of each worker. " code { "spanwatch replay EVIDENCE --worker PATH" } " adds one."
                     }
                     thead {
                         tr {

@@ -97,7 +97,7 @@ pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, repeats: &Repeats<'_>) ->
         let again = replay(span, start);
         drop(alone);
         if again.findings.is_empty() && again.is_complete {
-            tracing::warn!("{}: a worker ended for want of memory, and not when it ran alone", span.id);
+            tracing::warn!("{}: a worker ran out of memory, and did not when it ran alone", span.id);
             return Judged { verdict: unsuspicious(span, &again), replays: vec![again] };
         }
         replays.push(again);
