@@ -423,10 +423,15 @@ fn what_evidence_says_of_its_worker_is_checked() {
         stage.spanwatch(Path::new("/"), &[&arguments[..], more].concat())
     };
     let run = replay(&[]);
-    assert!(run.code == 3 && run.out.contains("the same worker as that of the evidence"), "{}{}", run.out, run.err);
+    assert!(run.code == 3 && run.out.contains(": the worker of the evidence"), "{}{}", run.out, run.err);
     edit(&folder, "sha256", json!("00"));
     let run = replay(&[]);
-    assert!(run.out.contains("another worker (") && run.out.contains("with sha256 00)"), "{}{}", run.out, run.err);
+    assert!(
+        run.out.contains(": not the worker of the evidence") && run.out.contains("with sha256 00"),
+        "{}{}",
+        run.out,
+        run.err
+    );
     let lines = replay(&["--format", "json"]).lines("worker");
     assert_eq!((&lines[0]["is_the_same"], &lines[0]["found_by"]), (&json!(false), &json!("option")));
 
