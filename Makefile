@@ -9,7 +9,7 @@ LAB := tests/lab
 KINDS := everything items archives nothing
 WORKER := $(LAB)/node_modules/@agoric/xsnap/xsnap-native/xsnap/build/bin/lin/release/xsnap-worker
 LAB_SOURCES := $(LAB)/lab.mjs $(wildcard $(LAB)/src/*.mjs) $(wildcard $(LAB)/vats/*.js)
-DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json) $(LAB)/data/delicate/lab.json
+DATABASES := $(KINDS:%=$(LAB)/data/%/lab.json) $(LAB)/data/delicate/lab.json $(LAB)/data/recorder/lab.json
 
 .PHONY: help demo test test-long test-setup check deny fuzz fuzz-long lab bench dist install clean
 
@@ -81,6 +81,11 @@ $(LAB)/.cache/.bundled: $(LAB)/node_modules/.installed $(LAB_SOURCES)
 $(LAB)/data/delicate/lab.json: $(LAB)/.cache/.bundled
 	rm -rf $(@D)
 	cd $(LAB) && node lab.mjs --out data/delicate --delicate
+
+# A node that prunes everything, with the flight recorder that nodes have by default.
+$(LAB)/data/recorder/lab.json: $(LAB)/.cache/.bundled
+	rm -rf $(@D)
+	cd $(LAB) && node lab.mjs --out data/recorder --keep nothing --flight-recorder --deliveries 100
 
 $(LAB)/data/%/lab.json: $(LAB)/.cache/.bundled
 	rm -rf $(@D)

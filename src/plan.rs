@@ -344,13 +344,13 @@ pub struct SpanBefore {
 }
 
 impl PlannedSpan {
-    /// Whether the database or an archive has all of its items.
+    /// Whether a source has all of its items, or may have: what the flight recorder has is known once it is read.
     #[must_use]
     pub fn has_all_items(&self) -> bool {
         let count = self.row.id.end.saturating_sub(self.row.id.start);
         match self.items {
             ItemsAt::Database => self.items_present == count,
-            ItemsAt::Archive => true,
+            ItemsAt::Archive | ItemsAt::Recorder => true,
             ItemsAt::Captured(to) => to == self.row.id.end,
             ItemsAt::Nowhere => false,
         }

@@ -2,6 +2,7 @@
 //!
 //! Owns how a flag's text becomes a value. Must never replay or print a result.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -13,11 +14,12 @@ use clap::{Args, ValueEnum};
 use super::CliError;
 use crate::evidence::Case;
 use crate::judge::REPEATS;
-use crate::kernel_db::KernelDb;
+use crate::kernel_db::{KernelDb, SpanRow};
 use crate::plan::{Selection, Survey};
-use crate::record::{Archives, Record};
+use crate::record::{Archives, Record, Recorder, RecorderFiles};
 use crate::replay::{Limits, LocateError, Named, WorkerProgram};
 use crate::sandbox::{Group, Mode, NOBODY, Settings};
+use crate::transcript::{Position, VatId};
 use crate::units;
 
 #[derive(Debug, Args)]
@@ -31,6 +33,16 @@ pub(super) struct DbArgs {
     /// The node's vat-snapshot-archive-dir, for images that the database no longer has
     #[arg(long, value_name = "DIR")]
     pub(super) snapshot_archive: Option<PathBuf>,
+    /// The node's flight recorder, for items that the database no longer has [default: flight-recorder.bin beside the
+    /// database, if it is there]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_flight_recorder")]
+    pub(super) flight_recorder: Option<PathBuf>,
+    /// Leave the flight recorder beside the database alone
+    #[arg(long)]
+    pub(super) no_flight_recorder: bool,
+    /// The node's SLOGFILE, plain or gzip, for items that the database no longer has; repeatable, oldest first
+    #[arg(long = "slog", value_name = "FILE")]
+    pub(super) slogs: Vec<PathBuf>,
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
@@ -39,7 +51,15 @@ pub(super) struct DbArgs {
 impl DbArgs {
     /// Without archives.
     pub(super) fn of(db: &Path, format: Format) -> Self {
-        Self { db: db.to_owned(), transcript_archive: None, snapshot_archive: None, format }
+        Self {
+            db: db.to_owned(),
+            transcript_archive: None,
+            snapshot_archive: None,
+            flight_recorder: None,
+            no_flight_recorder: false,
+            slogs: Vec::new(),
+            format,
+        }
     }
 
     /// Finds the database and its archives, and looks at what is there of some vats, or of all. Rows that can't be read
@@ -51,7 +71,8 @@ impl DbArgs {
             tracing::warn!("{doubt}");
         }
         let survey = self.survey(&db, vats)?;
-        Ok((Record::new(db, archives), survey))
+        let recorder = self.recorder(&db, &archives, &survey)?;
+        Ok((Record::new(db, archives).with_recorder(recorder), survey))
     }
 
     /// The same for `doctor`, which goes on without an archive that can't be read, and says so.
@@ -62,7 +83,34 @@ impl DbArgs {
         let faults = growing.doubts().iter().map(ToString::to_string).collect();
         let archives = Archives::open(transcripts, snapshots).unwrap_or(growing);
         let survey = self.survey(&db, &[])?;
-        Ok((Record::new(db, archives), survey, faults))
+        let recorder = self.recorder(&db, &archives, &survey)?;
+        Ok((Record::new(db, archives).with_recorder(recorder), survey, faults))
+    }
+
+    /// Reads the flight recorder and the slog files where closed spans lack items that no archive has.
+    fn recorder(&self, db: &KernelDb, archives: &Archives, survey: &Survey) -> Result<Recorder, CliError> {
+        let mut wanted: HashMap<VatId, Vec<(Position, Position)>> = HashMap::new();
+        for (SpanRow { id, .. }, present) in survey.spans.iter().filter(|(row, _)| !row.is_current) {
+            if *present < id.end.saturating_sub(id.start) && !archives.has_items(id) {
+                wanted.entry(id.vat.clone()).or_default().push((id.start, id.end));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(Recorder::default());
+        }
+        let files = RecorderFiles {
+            named: self.flight_recorder.clone(),
+            is_off: self.no_flight_recorder,
+            slogs: self.slogs.clone(),
+        };
+        // The spans of a vat are in order.
+        let is_wanted = |vat: &VatId, position: Position| {
+            wanted.get(vat).is_some_and(|spans| {
+                let after = spans.partition_point(|(start, _)| *start <= position);
+                after.checked_sub(1).is_some_and(|at| position < spans[at].1)
+            })
+        };
+        Ok(Recorder::open(db.path(), &files, is_wanted)?)
     }
 
     fn survey(&self, db: &KernelDb, vats: &[String]) -> Result<Survey, CliError> {

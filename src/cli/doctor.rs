@@ -71,6 +71,7 @@ struct Kept {
     closed_spans: u64,
     items_in_database: u64,
     items_in_archive: u64,
+    items_in_recorder: u64,
     base_blank: u64,
     base_in_database: u64,
     base_in_archive: u64,
@@ -91,6 +92,7 @@ impl Kept {
             match planned.items {
                 ItemsAt::Database => kept.items_in_database += 1,
                 ItemsAt::Archive => kept.items_in_archive += 1,
+                ItemsAt::Recorder => kept.items_in_recorder += 1,
                 ItemsAt::Captured(_) | ItemsAt::Nowhere => {}
             }
             match planned.base {
@@ -274,8 +276,8 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "           items: {} in the database, {} in the archive",
-        kept.items_in_database, kept.items_in_archive
+        "           items: {} in the database, {} in the archive, {} in the flight recorder",
+        kept.items_in_database, kept.items_in_archive, kept.items_in_recorder
     )?;
     writeln!(
         out,

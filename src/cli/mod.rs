@@ -34,6 +34,7 @@ use crate::heap::HeapError;
 use crate::heap::query::PathError;
 use crate::kernel_db::DbError;
 use crate::log::Wishes;
+use crate::record::RecorderError;
 use crate::record::archives::ArchiveError;
 use crate::replay::LocateError;
 use crate::store::StoreError;
@@ -169,6 +170,8 @@ enum CliError {
     Database(#[from] DbError),
     #[error("{0}")]
     Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     #[error("{0}")]
     Worker(#[from] LocateError),
     #[error("{0}")]

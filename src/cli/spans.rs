@@ -125,6 +125,7 @@ fn describe<'a>(planned: &'a PlannedSpan, survey: &'a Survey) -> SpanLine<'a> {
             ItemsAt::Database => "database",
             ItemsAt::Archive => "archive",
             ItemsAt::Captured(_) => "captured",
+            ItemsAt::Recorder => "recorder",
             ItemsAt::Nowhere => "pruned",
         },
         items_present: planned.items_present,

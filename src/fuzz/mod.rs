@@ -14,6 +14,7 @@ mod evidence;
 mod forge;
 mod heap;
 mod packed;
+mod recorder;
 mod text;
 
 /// A parser with the properties that are checked of it.
@@ -51,7 +52,7 @@ impl Memory {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "item", check: text::item, memory: parsed(64) },
     Target { name: "canonical", check: text::canonical, memory: parsed(256) },
     Target { name: "options", check: text::options, memory: parsed(64) },
@@ -63,6 +64,11 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "archive", check: packed::archive, memory: unpacked(1, 8 * DEFLATE, 512 * MIB) },
     // A frame of zstd names a window of up to 8 MiB before its bytes arrive, and 4 bytes are 128 KiB of one letter.
     Target { name: "image", check: packed::image, memory: unpacked(24, 64 * KIB, 2 * GIB) },
+    Target {
+        name: "recorder",
+        check: recorder::recorder,
+        memory: Memory { base: 2 * MIB, per_byte: 64, max: 192 * MIB },
+    },
     Target { name: "tar", check: evidence::tar, memory: Memory { base: 12 * MIB, per_byte: 64, max: 76 * MIB } },
     Target {
         name: "evidence",

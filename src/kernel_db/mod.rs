@@ -33,6 +33,7 @@ pub(crate) use access::{Fingerprint, beside};
 pub(crate) use census::{Edges, VatLists};
 pub(crate) use news::{ClosedSpans, Head, Identity, Kept, NewItems, Pulse, Reread, RowKey};
 pub use query::{OptionsFault, Reader, SchemaFault};
+pub(crate) use rows::WorkerKeys;
 pub use rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerType};
 pub(crate) use vatstore::{VatstoreRow, VatstoreRows, VatstoreValue};
 

@@ -9,7 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::access::Access;
-use super::rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions};
+use super::rows::{BundleRow, ItemsRead, SnapshotRow, SpanRow, VatOptions, WorkerKeys};
 use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 
 /// No more is read of a value of `kvStore`. A list of ten thousand vats has 100 KB.
@@ -209,6 +209,51 @@ impl<'a> Reader<'a> {
             Some(_) if present == 0 => ItemsRead::None,
             Some(missing) => ItemsRead::Gap { missing, present },
         })
+    }
+
+    /// The items that are left of a span, each with its position, up to the bytes that a span may have.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub(crate) fn items_left(&self, span: &SpanId) -> rusqlite::Result<Vec<(Position, Vec<u8>)>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT position, item FROM transcriptItems WHERE vatID = ? AND position >= ? AND position < ? \
+             ORDER BY position",
+        )?;
+        let mut rows = statement.query(params![span.vat.as_str(), signed(span.start), signed(span.end)])?;
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let Some((position, item)) = position(row.get_ref(0)?).zip(bytes_of(row.get_ref(1)?)) else { continue };
+            bytes += item.len() as u64;
+            if bytes > Items::BYTES_MAX {
+                break;
+            }
+            items.push((position, item.to_vec()));
+        }
+        Ok(items)
+    }
+
+    /// The keys that say with which bundles a vat's worker is started: those of the vat, then those of others.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub(crate) fn worker_keys(&self, vat: &VatId) -> rusqlite::Result<WorkerKeys> {
+        let mut options: Vec<String> = self.kv(&format!("{vat}.options"))?.into_iter().collect();
+        let mut statement = self.db.prepare_cached(
+            "SELECT value FROM kvStore WHERE key > 'v' AND key < 'w' AND key GLOB 'v[0-9]*.options' LIMIT 1000",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            options.extend(text_of(row.get_ref(0)?));
+        }
+        let mut statement =
+            self.db.prepare_cached("SELECT bundleID FROM bundles WHERE bundleID GLOB 'b1-*' LIMIT 1000")?;
+        let mut rows = statement.query([])?;
+        let mut bundles = Vec::new();
+        while let Some(row) = rows.next()? {
+            bundles.extend(text_of(row.get_ref(0)?));
+        }
+        Ok(WorkerKeys { source: self.kv(&format!("{vat}.source"))?, options, bundles })
     }
 
     /// The compressed image of the snapshot that a vat saved at a position, if it is there.

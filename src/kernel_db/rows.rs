@@ -82,6 +82,17 @@ pub struct VatOptions {
     pub enable_disavow: bool,
 }
 
+/// What a vat's worker may have been started with, as the kernel's keys have it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkerKeys {
+    /// `<vatID>.source`.
+    pub(crate) source: Option<String>,
+    /// `<vatID>.options` of the vat, then of all vats.
+    pub(crate) options: Vec<String>,
+    /// The IDs of the bundles with code of vats.
+    pub(crate) bundles: Vec<String>,
+}
+
 /// Which kind of worker runs a vat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerType {

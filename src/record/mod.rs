@@ -1,6 +1,6 @@
 //! The record of a node: the items, heap images and bundles of its spans, wherever a copy of them lies.
 //!
-//! [`Record`] asks each source in one order ([`Origin::ALL`]): the database, our captures, the node's archives. A source that has no copy,
+//! [`Record`] asks each source in one order ([`Origin::ALL`]): the database, our captures, the node's archives, its flight recorder. A source that has no copy,
 //! cannot be read, or has a copy that fails its proof is passed over for the next one; the answer names the source that gave it.
 //!
 //! | module | owns |
@@ -8,6 +8,7 @@
 //! | [`items`] | [`SpanText`]: the proved items of one span |
 //! | [`archives`] | file names and files of the node's two archive directories |
 //! | [`captures`] | the interface to copies of rows that the node deletes; the daemon's store implements it |
+//! | [`recorder`] | the node's flight recorder and slog files, and how entries become items |
 //! | [`image`] | heap images in memory, proved by their sha256 |
 //! | [`bundle`] | code bundles, proved by their ID |
 //!
@@ -18,6 +19,7 @@ pub mod bundle;
 pub mod captures;
 pub mod image;
 pub mod items;
+pub mod recorder;
 mod source;
 
 use serde::{Deserialize, Serialize};
@@ -26,9 +28,10 @@ pub use archives::{ArchiveError, Archives};
 pub use captures::{CaptureError, Captured, Captures};
 pub use image::{IMAGE_BYTES_MAX, Image, ImageError};
 pub use items::SpanText;
+pub use recorder::{Recorder, RecorderError, RecorderFiles};
 
 use crate::kernel_db::{DbError, KernelDb, SnapshotRow, SpanRow};
-use crate::transcript::{Hash256, Position, SpanId, VatId};
+use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable, Verdict};
 use source::{Miss, Source};
 
@@ -42,11 +45,13 @@ pub enum Origin {
     Captures,
     /// The node's archive directories.
     Archive,
+    /// The node's flight recorder and slog files, joined with what other sources have of the span. Items only.
+    Recorder,
 }
 
 impl Origin {
     /// All sources, in the order in which a record asks them.
-    pub const ALL: [Self; 3] = [Self::Database, Self::Captures, Self::Archive];
+    pub const ALL: [Self; 4] = [Self::Database, Self::Captures, Self::Archive, Self::Recorder];
 
     /// One word, as in JSON.
     #[must_use]
@@ -55,6 +60,7 @@ impl Origin {
             Self::Database => "database",
             Self::Captures => "captures",
             Self::Archive => "archive",
+            Self::Recorder => "recorder",
         }
     }
 }
@@ -68,6 +74,9 @@ pub enum ItemsAt {
     Archive,
     /// Our captures, up to a position (one past the last), which may be before the span's end.
     Captured(Position),
+    /// The flight recorder, together with what other sources have: entries of all its deliveries are there, and only the span's hash can tell
+    /// whether its items come out of them.
+    Recorder,
     /// No source.
     Nowhere,
 }
@@ -81,19 +90,27 @@ pub struct Record {
     pub archives: Archives,
     /// Copies of what the node deletes.
     pub captures: Captures,
+    /// The node's flight recorder.
+    pub recorder: Recorder,
 }
 
 impl Record {
     /// A database with its archives, without captures.
     #[must_use]
     pub fn new(db: KernelDb, archives: Archives) -> Self {
-        Self { db, archives, captures: Captures::default() }
+        Self { db, archives, captures: Captures::default(), recorder: Recorder::default() }
     }
 
     /// The same record with captures.
     #[must_use]
     pub fn with_captures(self, captures: Captures) -> Self {
         Self { captures, ..self }
+    }
+
+    /// The same record with a flight recorder.
+    #[must_use]
+    pub fn with_recorder(self, recorder: Recorder) -> Self {
+        Self { recorder, ..self }
     }
 
     fn sources(&self) -> [&dyn Source; 3] {
@@ -108,6 +125,9 @@ impl Record {
             _ if present == span.end.saturating_sub(span.start) => ItemsAt::Database,
             Some(to) if to == span.end => ItemsAt::Captured(to),
             _ if self.archives.has_items(span) => ItemsAt::Archive,
+            to if self.recorder.may_have(span, present.max(to.map_or(0, |to| to.saturating_sub(span.start)))) => {
+                ItemsAt::Recorder
+            }
             Some(to) => ItemsAt::Captured(to),
             None if present > 0 => ItemsAt::Database,
             None => ItemsAt::Nowhere,
@@ -128,6 +148,7 @@ impl Record {
             Origin::Database => row.is_some_and(|row| row.has_image),
             Origin::Captures => hash.is_some_and(|hash| self.captures.has_image(hash)),
             Origin::Archive => self.archives.has_image(&span.vat, position),
+            Origin::Recorder => false,
         };
         Origin::ALL.into_iter().find(has).map(|origin| (origin, hash))
     }
@@ -159,12 +180,39 @@ impl Record {
                 Err(Miss::NodeAway(failure)) => return Err(Verdict::Failed(failure)),
             }
         }
+        match self.joined(id, recorded, part.as_ref().map(|(items, _)| items)) {
+            Ok(items) => return Ok((SpanText::whole(id.clone(), items), Origin::Recorder)),
+            Err(Miss::Absent) => {}
+            Err(Miss::Damaged(reason)) => fault = fault.or(Some(reason)),
+            Err(Miss::Trouble(failure)) => trouble = trouble.or(Some(failure)),
+            Err(Miss::NodeAway(failure)) => return Err(Verdict::Failed(failure)),
+        }
         let fault = fault.unwrap_or(Unverifiable::ItemsPruned);
         match (part, trouble) {
             (_, Some(failure)) => Err(Verdict::Failed(failure)),
             (Some((items, origin)), None) => Ok((SpanText::part(id.clone(), items, fault), origin)),
             (None, None) => Err(Verdict::Unverifiable(fault)),
         }
+    }
+
+    /// The items of a span from the flight recorder, joined with what is left of them elsewhere. The span's hash proves the whole.
+    fn joined(&self, id: &SpanId, recorded: Hash256, captured: Option<&Items>) -> Result<Items, Miss> {
+        if !self.recorder.knows(&id.vat) {
+            return Err(Miss::Absent);
+        }
+        let (left, loads, saves, keys) = self.db.read(|reader| {
+            let row_before = |end: Position| match end.checked_sub(1) {
+                Some(position) => reader.snapshot(&id.vat, position),
+                None => Ok(None),
+            };
+            let (loads, saves) = (row_before(id.start)?, row_before(id.end)?);
+            let (loads, saves) = (loads.and_then(|row| row.hash), saves.and_then(|row| row.hash));
+            Ok((reader.items_left(id)?, loads, saves, reader.worker_keys(&id.vat)?))
+        })?;
+        let captured = captured.into_iter().flat_map(Items::iter).map(<[u8]>::to_vec);
+        let items = left.into_iter().chain((id.start..).zip(captured)).collect();
+        let initialize = recorder::initialize_worker(&keys);
+        self.recorder.items(id, recorded, recorder::Hints { items, loads, saves, initialize })
     }
 
     /// The image that a vat saved at a position, from the first source whose copy has the recorded hash. Where its size (in bytes) is recorded,

@@ -117,9 +117,14 @@ impl SpanHasher {
 
     /// Chains the next item's text.
     pub fn add(&mut self, item: &[u8]) {
+        self.add_hash(sha256(item));
+    }
+
+    /// Chains the next item by the sha256 of its text.
+    pub(crate) fn add_hash(&mut self, item: Hash256) {
         let mut hasher = Sha256::new();
         hasher.update(self.0.hex());
-        hasher.update(sha256(item).hex());
+        hasher.update(item.hex());
         self.0 = Hash256::from_digest(hasher);
     }
 

@@ -33,7 +33,7 @@ impl Items {
     /// No more text than this is held for one span. An item of 1.5 MB is a large one.
     pub const BYTES_MAX: u64 = 512 << 20;
     /// What an item counts for beside its text, so that a limit of bytes is one of items too.
-    const BYTES_EACH: u64 = 16;
+    pub(crate) const BYTES_EACH: u64 = 16;
 
     /// The items that a text has, one a line, without copying it.
     ///

@@ -40,6 +40,13 @@ pub fn delicate() -> Lab {
     lab
 }
 
+/// The database of a node that keeps nothing but has a flight recorder.
+pub fn recorder() -> Lab {
+    let lab = lab_in("recorder");
+    assert_eq!(lab.model["options"]["flightRecorder"], true);
+    lab
+}
+
 fn lab_in(name: &str) -> Lab {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/data").join(name);
     let model =

@@ -25,6 +25,7 @@
 //! | `heap` | heap images are read whole, and what differs between two is named | images of all the lab's databases, and some made on purpose |
 //! | `own` | what spanwatch writes is its own: permissions, owners, links, temporary directories | the daemon and the commands |
 //! | `package` | completions are what a shell reads | bash |
+//! | `recorder` | a flight recorder gives what a node pruned, and a damaged one no wrong verdict | a database of the lab with its recorder |
 //! | `rows` | old rows that change, and breaks in histories, raise an alarm of their own; what a node does never raises one | a stand-in for a node, the lab's databases, a live kernel |
 //! | `arguments` | flags, exit codes, variables and the log do as other programs' do | the program itself, and the daemon |
 //! | `compared` | a plan comes before the spans, and several workers are compared | a fake worker and a database written for it |
@@ -59,6 +60,7 @@ mod messages;
 mod mutations;
 mod own;
 mod package;
+mod recorder;
 mod report;
 mod rows;
 mod run;

@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 
 import { makeArchiveSnapshot, makeArchiveTranscript, openSwingStore } from '@agoric/swing-store';
 import { initializeSwingset, makeSwingsetController } from '@agoric/swingset-vat';
+import { makeSlogSender } from '@agoric/telemetry/src/flight-recorder.js';
 
 import { makeClosings } from './closings.mjs';
 import { makeLiar } from './lie.mjs';
@@ -81,6 +82,12 @@ export const startKernel = async (options, bundles, spawn) => {
   const { kvStore } = store.kernelStorage;
   const liar = makeLiar(store.kernelStorage);
   const watch = makeWatch();
+  // As on a chain's node: beside the database, of the default size.
+  const recorder = options.flightRecorder ? await makeSlogSender({ stateDir: directory }) : undefined;
+  const slogSender = (entry, text) => {
+    watch.slogSender(entry);
+    recorder?.(entry, text);
+  };
   let height = 0;
   await initializeSwingset(kernelConfig(options, bundles), [], liar.storage, {
     kernelBundles: bundles.kernelBundles,
@@ -89,7 +96,7 @@ export const startKernel = async (options, bundles, spawn) => {
   const controller = await makeSwingsetController(
     liar.storage,
     {},
-    { kernelBundle: bundles.kernelBundles.kernel, slogSender: watch.slogSender, spawn },
+    { kernelBundle: bundles.kernelBundles.kernel, slogSender, spawn },
   );
   controller.pinVatRoot('bootstrap');
 
@@ -130,6 +137,8 @@ export const startKernel = async (options, bundles, spawn) => {
     hostStorage.kvStore.set('host.height', `${height}`);
     await hostStorage.commit();
     const committed = performance.now();
+    // A chain flushes its sender after each commit, too.
+    await recorder?.forceFlush();
     const now = Date.now();
     const closed = closings.takeFresh();
     if (options.blockLog) {
@@ -171,6 +180,7 @@ export const startKernel = async (options, bundles, spawn) => {
     blocks: () => height,
     stop: async () => {
       await controller.shutdown();
+      await recorder?.shutdown();
       await hostStorage.close();
     },
   };

@@ -10,6 +10,7 @@ export const USAGE = `usage: node lab.mjs --out DIR [options]
   --snapshot-interval N  deliveries between two snapshots [12]
   --keep WHAT            everything; items (old snapshots are pruned); archives (all is pruned, but both archive
                          directories are written); nothing (all is pruned) [everything]
+  --flight-recorder      also write flight-recorder.bin beside the database, with the node's own module
   --delicate             instead of all that: only messages to vats whose heaps depend on the worker's compiler, on the
                          host's memory and on its time zone
   --bench                instead of all that: several thousand deliveries to a few vats, to measure with
@@ -40,6 +41,7 @@ export const parseOptions = (args, here) => {
       'snapshot-initial': { type: 'string', default: '3' },
       'snapshot-interval': { type: 'string', default: '12' },
       keep: { type: 'string', default: 'everything' },
+      'flight-recorder': { type: 'boolean', default: false },
       delicate: { type: 'boolean', default: false },
       bench: { type: 'boolean', default: false },
       relaxed: { type: 'boolean', default: false },
@@ -65,6 +67,7 @@ export const parseOptions = (args, here) => {
     snapshotInitial: number('snapshot-initial', values['snapshot-initial']),
     snapshotInterval: number('snapshot-interval', values['snapshot-interval']),
     keep: values.keep,
+    flightRecorder: values['flight-recorder'],
     delicate: values.delicate,
     bench: values.bench,
     relaxed: values.relaxed,
