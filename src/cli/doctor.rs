@@ -200,7 +200,13 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         },
         host_height,
         crank_number,
-        meaning: retention.meaning(kept.verifiable == kept.closed_spans),
+        meaning: match retention {
+            Retention::Nothing if kept.items_in_recorder > 0 => {
+                "the node deletes a span's items and image when the span closes; its flight recorder still has the items of recent spans, \
+                 and `verify` reads them from there"
+            }
+            _ => retention.meaning(kept.verifiable == kept.closed_spans),
+        },
         retention,
         open_spans: survey.spans.iter().filter(|(row, _)| row.is_current).count() as u64,
         bundles: bundles.len() as u64,

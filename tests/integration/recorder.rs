@@ -63,6 +63,11 @@ fn a_pruned_database_verifies_from_its_recorder() {
     let is_upgraded = |span: &Value| span["vat"] == lab.vat("upgraded") && span["incarnation"] != 0;
     assert!(run.lines("span").iter().any(|span| is_upgraded(span) && span["base"] == "blank"));
 
+    let doctor = spanwatch_by(&real_worker(), &["doctor", text(&lab.file), "--format", "json"]);
+    let doctor = &doctor.lines("doctor")[0];
+    assert_eq!((&doctor["kept"]["items_in_recorder"], &doctor["kept"]["verifiable"]), (&closed.into(), &closed.into()));
+    assert!(doctor["meaning"].as_str().is_some_and(|meaning| meaning.contains("flight recorder")), "{doctor}");
+
     let without = verify(&lab, &["--no-flight-recorder", "--vat", lab.vat("upgraded")]);
     assert_eq!(without.code, 4, "{}", without.err);
     assert!(without.lines("span").iter().all(|span| span["reason"] == "items_pruned"), "{}", without.out);
