@@ -21,7 +21,7 @@ use crate::record::image::Image;
 use crate::replay::{FoundBy, ReplayStart, WorkerProgram};
 use crate::report::compared::Compared;
 use crate::report::{Totals, json, text};
-use crate::span::{BaseKind, SpanBegins, SpanEnds};
+use crate::span::BaseKind;
 use crate::transcript::Position;
 use crate::verdict::Verdict;
 use crate::verify::SpanReport;
@@ -221,12 +221,8 @@ fn report(case: &Case, worker: usize, judged: Judged, took: Duration) -> SpanRep
         incarnation: facts.incarnation,
         worker,
         is_asked: true,
-        begins: [SpanBegins::InitializeWorker, SpanBegins::LoadSnapshot]
-            .into_iter()
-            .find(|begins| begins.label() == facts.begins),
-        ends: [SpanEnds::SaveSnapshot, SpanEnds::ShutdownWorker, SpanEnds::Termination, SpanEnds::Unseen]
-            .into_iter()
-            .find(|ends| ends.label() == facts.ends),
+        begins: Some(facts.begins),
+        ends: Some(facts.ends),
         items_from: None,
         base_from: None,
         base: BaseKind::Evidence,

@@ -290,10 +290,10 @@ fn write_diff(out: &mut Out<impl Write>, report: &DiffReport<'_>, is_all: bool) 
         writeln!(out)?;
         writeln!(out, "without a meaning")?;
         let mut counts: Vec<_> = told.trace_counts.iter().collect();
-        counts.sort();
+        counts.sort_by_key(|(kind, _)| kind.label());
         for (kind, count) in counts {
-            writeln!(out, "  {count} × {}", kind.replace('_', " "))?;
-            for place in told.traces.iter().filter(|place| place.what == *kind) {
+            writeln!(out, "  {count} × {}", kind.label().replace('_', " "))?;
+            for place in told.traces.iter().filter(|place| place.trace == Some(*kind)) {
                 writeln!(out, "    {}", place.with_names(names))?;
             }
         }

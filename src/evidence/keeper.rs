@@ -1,11 +1,11 @@
 //! Keeping evidence: one folder for each divergence that is not the same as one before.
 //!
-//! Two divergences are the same if they are of one vat and one worker, and the first thing that differs is of one kind:
-//! a worker that goes astray does so at each span, and one folder tells all that a thousand would. Once the divergence of
-//! a folder is acknowledged, the next one gets a folder of its own.
+//! Owns the directory of all folders: which divergences are counted into a folder that is there (`signature`), the limits on
+//! number and size, and the lock between processes. Once the divergence of a folder is acknowledged, the next one of its signature gets
+//! a folder of its own.
 //!
-//! A folder is written under a temporary name and renamed, so that whoever sees it sees all of it. Its number and size are
-//! limited: acknowledged folders go first, the oldest first, others never.
+//! A folder is written under a temporary name and renamed, so that a reader sees all of it or nothing. Acknowledged folders are
+//! dropped first, the oldest first; others never.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -17,24 +17,20 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::files::{Writer, read_small, replace, size_of};
-use super::manifest::{
-    EngineFacts, HostFacts, ImageFacts, Manifest, OutcomeFacts, SCHEMA, Seen, SpanFacts, StartFacts, WorkerColumn,
-    WorkerFacts,
-};
-use super::{EvidenceError, replayed};
+use super::EvidenceError;
+use super::files::{read_small, replace, size_of};
+use super::manifest::{Manifest, Seen};
+use super::new_folder::{NewFolder, pretty};
+use super::signature::signature;
 use crate::files::own::{self, Existing};
 use crate::files::publish::sync_dir;
-use crate::heap::Heap;
-use crate::judge::{Judged, is_same};
+use crate::judge::Judged;
 use crate::record::SpanText;
 use crate::record::image::Image;
-use crate::replay::{Limits, Replay, ReplayStart, WorkerProgram};
-use crate::span::{Beginning, Span};
-use crate::transcript::{DeliveryKind, Hash256, sha256};
-use crate::verdict::{Divergence, Finding, FindingClass, FindingKind, Repeat, Verdict};
-use crate::visible::{Lines, json, lines, short};
-use crate::words::NAME_CHARS;
+use crate::replay::ReplayStart;
+use crate::span::{BaseKind, Span};
+use crate::transcript::Hash256;
+use crate::verdict::Verdict;
 
 /// Beginning of the names of folders that are being written.
 const UNFINISHED: &str = ".unfinished-";
@@ -57,8 +53,8 @@ pub struct Witness<'a> {
     pub start: &'a ReplayStart<'a>,
     /// A setting of the kernel.
     pub relax_durability_rules: bool,
-    /// Where what it starts from is from.
-    pub base: &'a str,
+    /// The source of what it starts from.
+    pub base: BaseKind,
     /// Whether that is an image that no record speaks of.
     pub is_base_unproved: bool,
     /// What came of the replays.
@@ -155,7 +151,8 @@ impl Keeper {
             let why = "nothing diverged".to_owned();
             return Err(EvidenceError::NotEvidence { path: self.dir.clone(), why });
         };
-        let signature = signature(witness, divergence);
+        let (vat, worker) = (witness.span.id.vat.as_str(), witness.start.program.sha256.as_str());
+        let signature = signature(vat, worker, divergence);
         let id = id_of(witness);
         let folders = self.folders()?;
         let acknowledged = (self.acknowledged)();
@@ -170,14 +167,12 @@ impl Keeper {
         }
         let folder = if folders.iter().any(|folder| folder.name == id) { format!("{id}.{signature}") } else { id };
         let unfinished = self.dir.join(format!("{UNFINISHED}{}", std::process::id()));
-        let written = self
-            .write(&unfinished, &folder, &signature, &now, witness, divergence)
-            .and_then(|()| self.make_room(&unfinished, folders, &acknowledged))
-            .and_then(|()| {
-                let to = self.dir.join(&folder);
-                let rename = || fs::rename(&unfinished, &to).and_then(|()| sync_dir(&self.dir));
-                rename().map_err(EvidenceError::io("rename to its name", &to))
-            });
+        let new = NewFolder { dir: &unfinished, id: &folder, signature: &signature, now: &now, witness, divergence };
+        let written = new.write().and_then(|()| self.make_room(&unfinished, folders, &acknowledged)).and_then(|()| {
+            let to = self.dir.join(&folder);
+            let rename = || fs::rename(&unfinished, &to).and_then(|()| sync_dir(&self.dir));
+            rename().map_err(EvidenceError::io("rename to its name", &to))
+        });
         if let Err(error) = written {
             let _ = fs::remove_dir_all(&unfinished);
             return Err(error);
@@ -250,146 +245,6 @@ impl Keeper {
             remove().map_err(EvidenceError::io("remove", &path))?;
         }
     }
-
-    fn write(
-        &self,
-        dir: &Path,
-        id: &str,
-        signature: &str,
-        now: &str,
-        witness: &Witness<'_>,
-        divergence: &Divergence,
-    ) -> Result<(), EvidenceError> {
-        let Witness { span, start, judged, .. } = witness;
-        let _ = fs::remove_dir_all(dir);
-        own::create_dir(dir).map_err(EvidenceError::io("make", dir))?;
-        let mut files = Writer::new(dir.to_owned());
-        let items: Vec<usize> = witness.text.items().iter().map(<[u8]>::len).collect();
-        files.put(
-            "recorded.jsonl",
-            &witness.text.items().iter().fold(Vec::new(), |mut all, item| {
-                all.extend_from_slice(item);
-                all.push(b'\n');
-                all
-            }),
-        )?;
-        let mut outcomes: Vec<(&Replay, OutcomeFacts)> = Vec::new();
-        for replay in &judged.replays {
-            if let Some((_, known)) = outcomes.iter_mut().find(|(known, _)| is_same(known, replay)) {
-                known.times += 1;
-                continue;
-            }
-            let suffix = if outcomes.is_empty() { String::new() } else { format!("-{}", outcomes.len() + 1) };
-            let file = format!("replayed{suffix}.jsonl");
-            files.put_big(&file, |to| replayed::write(to, witness.text, span, replay))?;
-            if let Some(image) = replay.image.as_ref().filter(|_| !replay.is_image_recorded) {
-                files.put_big(&format!("replayed{suffix}.xss"), |mut to| image.copy_to(&mut to))?;
-            }
-            if !replay.trace.console.is_empty() {
-                files.put(&format!("console{suffix}.txt"), replay.trace.console.as_bytes())?;
-            }
-            if !replay.trace.printed.is_empty() {
-                files.put(&format!("printed{suffix}.txt"), lines(&replay.trace.printed).as_bytes())?;
-            }
-            outcomes.push((replay, outcome(replay, span, file)));
-        }
-        let mut bundles = Vec::new();
-        let image = match start.beginning {
-            Beginning::Image(image) => {
-                files.put_big("base.xss", |mut to| image.copy_to(&mut to))?;
-                Some(ImageFacts { sha256: image.hash(), bytes: image.bytes() })
-            }
-            Beginning::Blank { .. } => {
-                if let DeliveryKind::InitializeWorker { worker_bundles, source, .. } = span.begins {
-                    for id in worker_bundles.iter().chain(source) {
-                        if let Some(bytes) = (witness.bundle)(id) {
-                            files.put(&format!("bundles/{id}"), &bytes)?;
-                            bundles.push(id.clone());
-                        }
-                    }
-                }
-                None
-            }
-        };
-        let has_other_end = outcomes.iter().any(|(replay, _)| replay.is_hash_compared && !replay.is_image_recorded);
-        if has_other_end {
-            // One of the replays may have given it itself.
-            let own = judged.replays.iter().find(|replay| replay.is_image_recorded);
-            let own = own.and_then(|replay| replay.image.as_ref());
-            if let Some(image) = own.or(witness.recorded_end) {
-                files.put_big("recorded.xss", |mut to| image.copy_to(&mut to))?;
-            }
-        }
-        let worker = worker_facts(start.program, start.limits);
-        let column = column(&judged.verdict, worker.clone());
-        files.put("README.txt", readme(id, witness, divergence).as_bytes())?;
-        let manifest = Manifest {
-            schema: SCHEMA,
-            spanwatch: env!("CARGO_PKG_VERSION").to_owned(),
-            written_at: now.to_owned(),
-            id: id.to_owned(),
-            signature: signature.to_owned(),
-            span: SpanFacts {
-                vat: span.id.vat.to_string(),
-                name: witness.name.map(str::to_owned),
-                incarnation: witness.incarnation,
-                start: span.id.start,
-                end: span.id.end,
-                seen_to: span.seen_to,
-                hash: witness.hash,
-                begins: span.begins.name().to_owned(),
-                ends: span.ends.label().to_owned(),
-                saves: span.saves,
-                items,
-            },
-            start: StartFacts {
-                base: witness.base.to_owned(),
-                image,
-                is_base_unproved: witness.is_base_unproved,
-                is_metered: start.options.is_metered,
-                enable_disavow: start.options.enable_disavow,
-                relax_durability_rules: witness.relax_durability_rules,
-                bundles,
-            },
-            repeat: divergence.repeat.label().to_owned(),
-            unconfirmed: match &divergence.repeat {
-                Repeat::Unconfirmed(why) => Some(why.clone()),
-                Repeat::Deterministic | Repeat::Flaky(_) => None,
-            },
-            heap: divergence.heap.as_deref().cloned(),
-            outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
-            worker,
-            engine: engine_of(witness),
-            host: HostFacts::here(),
-            files: files.entries.clone(),
-        };
-        let seen =
-            Seen { times: 1, first_at: now.to_owned(), last_at: now.to_owned(), last: (span.id.start, span.id.end) };
-        files.put("seen.json", pretty(&seen).as_bytes())?;
-        files.put("workers.json", pretty(&[column]).as_bytes())?;
-        // Last: what has no manifest is no evidence.
-        let path = dir.join("manifest.json");
-        replace(&path, pretty(&manifest).as_bytes()).map_err(EvidenceError::io("write", &path))
-    }
-}
-
-/// Of the image that the span starts from, or where it starts from none of the one that it ends with.
-fn engine_of(witness: &Witness<'_>) -> Option<EngineFacts> {
-    let image = match witness.start.beginning {
-        Beginning::Image(image) => image,
-        Beginning::Blank { .. } => witness.judged.replays.iter().find_map(|replay| replay.image.as_ref())?,
-    };
-    let mut bytes = Vec::new();
-    image.copy_to(&mut bytes).ok()?;
-    // An image that can't be read is told where heaps are compared.
-    let heap = Heap::read(bytes).ok()?;
-    let atoms = heap.atoms().iter().map(|atom| (atom.tag.to_owned(), atom.bytes as u64)).collect();
-    Some(EngineFacts { version: heap.version().to_string(), atoms })
-}
-
-fn pretty(value: &impl Serialize) -> String {
-    // What is serialized here has string keys and finite numbers, so there is nothing that could fail.
-    json(&serde_json::to_string_pretty(value).unwrap_or_default()).into_owned() + "\n"
 }
 
 /// As the store names the span to people.
@@ -397,129 +252,4 @@ fn id_of(witness: &Witness<'_>) -> String {
     let id = &witness.span.id;
     let hash = witness.hash.unwrap_or_else(|| witness.text.items().hash()).to_string();
     format!("{}.{}.{}-{}", id.vat, id.start, id.end, &hash[..8])
-}
-
-/// What is the same in divergences that are the same.
-fn signature(witness: &Witness<'_>, divergence: &Divergence) -> String {
-    let first = divergence.findings.first();
-    let worker = witness.start.program.sha256.as_str();
-    let text = format!(
-        "{}\n{worker}\n{}\n{}",
-        witness.span.id.vat,
-        divergence.repeat.label(),
-        first.map(kind_of).unwrap_or_default()
-    );
-    sha256(text.as_bytes()).to_string()[..8].to_owned()
-}
-
-/// A finding without what is its alone.
-fn kind_of(finding: &Finding) -> String {
-    let name = |text: &Option<String>| {
-        let text = text.as_deref().unwrap_or_default();
-        text.split('"').nth(1).unwrap_or_default().to_owned()
-    };
-    let detail = match finding.kind {
-        FindingKind::Syscall | FindingKind::MissingSyscall | FindingKind::ExtraSyscall => {
-            let class = finding.class.map(FindingClass::label).unwrap_or_default();
-            format!("{}/{}/{class}", name(&finding.recorded), name(&finding.replayed))
-        }
-        FindingKind::WorkerExit => finding.replayed.clone().unwrap_or_default(),
-        FindingKind::Status | FindingKind::Computrons | FindingKind::SnapshotHash => String::new(),
-    };
-    format!("{} {detail}", finding.kind.label())
-}
-
-fn outcome(replay: &Replay, span: &Span<'_>, file: String) -> OutcomeFacts {
-    let bytes = replay.image.as_ref().map_or(0, Image::bytes);
-    OutcomeFacts {
-        times: 1,
-        findings: replay.findings.clone(),
-        findings_total: replay.findings_total,
-        stopped_at: replay.stopped_at,
-        failure: replay.failure.as_ref().map(ToString::to_string),
-        image: replayed::end_of(replay, span).map(|sha256| ImageFacts { sha256, bytes }),
-        file,
-    }
-}
-
-/// A worker as evidence names it.
-#[must_use]
-pub fn worker_facts(program: &WorkerProgram, limits: &Limits) -> WorkerFacts {
-    WorkerFacts {
-        path: program.path.display().to_string(),
-        version: program.version.clone(),
-        sha256: program.sha256.clone(),
-        sandbox: program.protection.mode.label().to_owned(),
-        layers: program.protection.layers.iter().map(|layer| layer.label().to_owned()).collect(),
-        time_zone: program.sandbox.time_zone().to_string_lossy().into_owned(),
-        stack: limits.stack,
-    }
-}
-
-/// What a worker did, in a line.
-#[must_use]
-pub fn column(verdict: &Verdict, worker: WorkerFacts) -> WorkerColumn {
-    let mut column = WorkerColumn {
-        worker,
-        outcome: "failed".to_owned(),
-        position: None,
-        kind: None,
-        repeat: None,
-        explanation: String::new(),
-    };
-    match verdict {
-        Verdict::Contradicted(otherwise) => return self::column(otherwise, column.worker),
-        Verdict::Verified => {
-            column.outcome = "reproduces".to_owned();
-            column.explanation = "all as recorded".to_owned();
-        }
-        Verdict::Partial(partial) => {
-            column.outcome = "reproduces".to_owned();
-            column.explanation = partial.to_string();
-        }
-        Verdict::Diverged(divergence) => {
-            let first = divergence.findings.first();
-            column.outcome = "diverges".to_owned();
-            column.position = first.map(|finding| finding.position);
-            column.kind = first.map(|finding| finding.kind);
-            column.repeat = Some(divergence.repeat.label().to_owned());
-            column.explanation = first.map(ToString::to_string).unwrap_or_default();
-        }
-        Verdict::Unverifiable(why) => column.explanation = why.to_string(),
-        Verdict::Failed(failure) => column.explanation = failure.to_string(),
-        Verdict::NotApplicable(why) => column.explanation = why.text().to_owned(),
-    }
-    column
-}
-
-fn readme(id: &str, witness: &Witness<'_>, divergence: &Divergence) -> String {
-    let span = &witness.span.id;
-    let (vat, name) = (&span.vat, short(witness.name.unwrap_or("without a name"), NAME_CHARS));
-    let mut text = Lines::default();
-    writeln!(text, "Evidence of a divergence");
-    writeln!(text, "========================");
-    writeln!(text);
-    writeln!(text, "Vat {vat} ({name}), incarnation {}, span [{}, {}).", witness.incarnation, span.start, span.end);
-    writeln!(text, "A worker did something else than the node's transcript says:");
-    match divergence.findings.first() {
-        Some(first) => writeln!(text, "at position {}, {first}", first.position),
-        None => writeln!(text),
-    }
-    match &divergence.repeat {
-        Repeat::Deterministic => writeln!(text, "Each repetition in a fresh process gave the same (deterministic)."),
-        Repeat::Flaky(_) => writeln!(text, "Repetitions in a fresh process did not always give the same (flaky)."),
-        Repeat::Unconfirmed(why) => writeln!(text, "No repetition could tell whether it does the same again: {why}."),
-    }
-    writeln!(text);
-    writeln!(text, "This folder has all that is needed to replay the span, without the node. Type next:");
-    writeln!(text);
-    writeln!(text, "    spanwatch explain {id}");
-    writeln!(text, "    spanwatch replay {id} --worker PATH/TO/xsnap-worker");
-    writeln!(text);
-    writeln!(
-        text,
-        "The first says what differs and what may be the cause; the second replays the span again, with any worker."
-    );
-    writeln!(text, "docs/forensics.md of spanwatch {} explains each file.", env!("CARGO_PKG_VERSION"));
-    text.into_text()
 }

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::files::FileEntry;
 use super::names::{ENDING, FILES_MAX, OUTCOMES_MAX, form_of, is_bundle_id, is_id, is_replayed};
+use crate::sandbox::{Layer, Mode};
+use crate::span::{BaseKind, SpanBegins, SpanEnds};
 use crate::transcript::{Hash256, Position};
-use crate::verdict::{Finding, FindingKind, HeapAnswer};
+use crate::verdict::{Finding, FindingKind, HeapAnswer, RepeatKind};
 use crate::visible::visible;
 
 /// The form that is written here; fields may be added to it, never changed.
@@ -30,8 +32,8 @@ pub struct Manifest {
     pub span: SpanFacts,
     /// How its worker is started.
     pub start: StartFacts,
-    /// Whether the same came of each replay: `deterministic`, `flaky`, `unconfirmed`.
-    pub repeat: String,
+    /// Whether the same came of each replay.
+    pub repeat: RepeatKind,
     /// Why not, where it could not be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unconfirmed: Option<String>,
@@ -69,9 +71,9 @@ pub struct SpanFacts {
     /// The hash of its items in the node's row.
     pub hash: Option<Hash256>,
     /// Its first item.
-    pub begins: String,
-    /// Its last item, `termination` for none, `unseen` where it is not here.
-    pub ends: String,
+    pub begins: SpanBegins,
+    /// Its last item, or a word for none.
+    pub ends: SpanEnds,
     /// The recorded hash of the snapshot at its end.
     pub saves: Option<Hash256>,
     /// The length of each item's text in `recorded.jsonl`, in bytes.
@@ -81,8 +83,8 @@ pub struct SpanFacts {
 /// How a worker is started for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StartFacts {
-    /// `blank`, `recorded` or `chained`.
-    pub base: String,
+    /// The source of what it starts from.
+    pub base: BaseKind,
     /// The image that it starts from.
     pub image: Option<ImageFacts>,
     /// Whether that is one that no record speaks of: a diverging replay gave it.
@@ -134,10 +136,10 @@ pub struct WorkerFacts {
     pub version: String,
     /// Of the program.
     pub sha256: String,
-    /// `strict`, `default` or `off`.
-    pub sandbox: String,
-    /// The sandbox's layers.
-    pub layers: Vec<String>,
+    /// The layers that had to hold.
+    pub sandbox: Mode,
+    /// The layers that held.
+    pub layers: Vec<Layer>,
     /// Its `TZ`.
     pub time_zone: String,
     /// Its stack, in bytes.
@@ -188,16 +190,40 @@ pub struct Seen {
 pub struct WorkerColumn {
     /// The worker.
     pub worker: WorkerFacts,
-    /// `reproduces`, `diverges` or `failed`.
-    pub outcome: String,
+    /// The result.
+    pub outcome: WorkerOutcome,
     /// Where it diverges first.
     pub position: Option<Position>,
     /// In what.
     pub kind: Option<FindingKind>,
     /// Whether it did the same each time.
-    pub repeat: Option<String>,
+    pub repeat: Option<RepeatKind>,
     /// The same for people.
     pub explanation: String,
+}
+
+/// The result of a worker's replay of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerOutcome {
+    /// The worker did as recorded.
+    Reproduces,
+    /// The worker did otherwise.
+    Diverges,
+    /// The replay failed and says nothing about the worker.
+    Failed,
+}
+
+impl WorkerOutcome {
+    /// The label, as in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Reproduces => "reproduces",
+            Self::Diverges => "diverges",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// So many differences of an outcome are kept; there is room for versions that keep more.

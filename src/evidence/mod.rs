@@ -9,20 +9,24 @@
 
 pub mod archive;
 pub mod case;
+mod facts;
 mod files;
 mod folder;
 pub mod keeper;
 pub mod manifest;
 mod names;
+mod new_folder;
 pub mod pack;
 pub(crate) mod replayed;
+mod signature;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use case::{Case, Replacement, note_workers};
-pub use keeper::{Keeper, Kept, Witness, column, worker_facts};
-pub use manifest::{Manifest, WorkerColumn};
+pub use facts::{column, worker_facts};
+pub use keeper::{Keeper, Kept, Witness};
+pub use manifest::{Manifest, WorkerColumn, WorkerOutcome};
 pub use replayed::{ReplayedDelivery, ReplayedStart, ReplayedSyscall};
 
 use crate::files::own::OwnError;

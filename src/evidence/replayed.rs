@@ -14,7 +14,6 @@ use crate::record::SpanText;
 use crate::replay::{Answer, Aside, Replay, TracedDelivery, TracedSyscall};
 use crate::span::Span;
 use crate::transcript::{Hash256, Position};
-use crate::verdict::FindingKind;
 
 /// A delivery as it was replayed.
 #[derive(Debug, Clone)]
@@ -103,8 +102,7 @@ pub(super) fn end_of(replay: &Replay, span: &Span<'_>) -> Option<Hash256> {
     if replay.is_image_recorded {
         return span.saves;
     }
-    let finding = replay.findings.iter().find(|finding| finding.kind == FindingKind::SnapshotHash);
-    finding.and_then(|finding| Hash256::parse(finding.replayed.as_deref()?))
+    replay.image_hash.filter(|_| replay.is_hash_compared)
 }
 
 /// The record's texts may have line breaks between their tokens, where no JSON text needs one.
@@ -137,7 +135,7 @@ struct SyscallOf<'a> {
     s: &'a RawValue,
     #[serde(borrow)]
     r: &'a RawValue,
-    answer: Option<String>,
+    answer: Option<Answer>,
 }
 
 #[derive(Deserialize)]
@@ -160,11 +158,10 @@ pub(crate) fn read(text: &str, start: Position) -> Result<Vec<ReplayedDelivery>,
         if line.d.get() == "[\"save-snapshot\"]" {
             continue;
         }
-        let answers = [Answer::Recorded, Answer::Nothing, Answer::Inferred, Answer::None];
         let syscalls = line.sc.into_iter().map(|SyscallOf { s, r, answer }| ReplayedSyscall {
             request: s.get().to_owned(),
             response: r.get().to_owned(),
-            answer: answer.and_then(|word| answers.into_iter().find(|answer| answer.label() == word)),
+            answer,
         });
         deliveries.push(ReplayedDelivery {
             position: start.saturating_add(after),

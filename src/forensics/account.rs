@@ -11,10 +11,11 @@ use super::cost::Cost;
 use super::difference::{Difference, first_difference};
 use super::readable::readable;
 use crate::evidence::manifest::{Seen, WorkerColumn};
-use crate::evidence::{Case, EvidenceError, ReplayedDelivery};
-use crate::replay::{Mark, is_gc_sensitive, side_by_side};
+use crate::evidence::{Case, EvidenceError, ReplayedDelivery, WorkerOutcome};
+use crate::replay::{Answer, Mark, is_gc_sensitive, side_by_side};
+use crate::span::{SpanBegins, SpanEnds};
 use crate::transcript::{Item, Position, Syscall};
-use crate::verdict::{Finding, FindingKind, HeapAnswer};
+use crate::verdict::{Finding, FindingClass, FindingKind, HeapAnswer, RepeatKind};
 
 /// A divergence, told.
 #[derive(Debug, Serialize)]
@@ -30,9 +31,9 @@ pub struct Account {
     /// The span.
     pub span: (Position, Position),
     /// Its first and last item.
-    pub from_to: (String, String),
-    /// `deterministic`, `flaky` or `unconfirmed`.
-    pub repeat: String,
+    pub from_to: (SpanBegins, SpanEnds),
+    /// The agreement of the replays.
+    pub repeat: RepeatKind,
     /// The outcomes of the replays, a line each.
     pub outcomes: Vec<String>,
     /// The first finding.
@@ -79,18 +80,18 @@ pub struct DeliveryAccount {
 /// A syscall, side by side.
 #[derive(Debug, Serialize)]
 pub struct SyscallRow {
-    /// `ok`, `changed`, `missing`, `extra`, `moved` or `not_reached`.
-    pub mark: &'static str,
+    /// What became of it.
+    pub mark: Mark,
     /// Its number and JSON text in the record.
     pub recorded: Option<(usize, String)>,
     /// In the replay.
     pub replayed: Option<(usize, String)>,
     /// The source of the replayed syscall's response, if it is not the record in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub answer: Option<&'static str>,
+    pub answer: Option<Answer>,
     /// The class of the difference, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub class: Option<&'static str>,
+    pub class: Option<FindingClass>,
     /// The first difference of a syscall that changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
@@ -105,26 +106,11 @@ impl SyscallRow {
             notes.push("a read that garbage collection causes");
         }
         match self.answer {
-            Some("inferred") => notes.push("answered as inferred from the span's record"),
-            Some("none") => notes.push("no answer would have been honest: the delivery ended here"),
+            Some(Answer::Inferred) => notes.push("answered as inferred from the span's record"),
+            Some(Answer::None) => notes.push("no answer would have been honest: the delivery ended here"),
             _ => {}
         }
         notes
-    }
-}
-
-impl Mark {
-    /// One word, as in JSON.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Changed => "changed",
-            Self::Missing => "missing",
-            Self::Extra => "extra",
-            Self::Moved => "moved",
-            Self::NotReached => "not_reached",
-        }
     }
 }
 
@@ -153,22 +139,22 @@ impl Account {
                 replayed: made.get(position).and_then(|delivery| delivery.computrons),
             })
             .collect();
-        let facts = Facts { manifest, findings: &findings, costs: &costs, workers: &workers };
-        let causes = causes(&facts);
-        let deliveries = items
+        let deliveries: Vec<DeliveryAccount> = items
             .iter()
             .filter(|(position, _)| findings.iter().any(|finding| finding.position == *position))
             .filter(|(position, _)| made.contains_key(position))
             .map(|(position, item)| delivery(*position, item, made[position]))
             .collect();
+        let facts = Facts { manifest, findings: &findings, deliveries: &deliveries, costs: &costs, workers: &workers };
+        let causes = causes(&facts);
         Ok(Self {
             id: manifest.id.clone(),
             vat: manifest.span.vat.clone(),
             name: manifest.span.name.clone(),
             incarnation: manifest.span.incarnation,
             span: (manifest.span.start, manifest.span.end),
-            from_to: (manifest.span.begins.clone(), manifest.span.ends.clone()),
-            repeat: manifest.repeat.clone(),
+            from_to: (manifest.span.begins, manifest.span.ends),
+            repeat: manifest.repeat,
             outcomes: outcomes(case),
             first: findings.first().cloned(),
             findings_total: first_outcome.map_or(0, |outcome| outcome.findings_total),
@@ -200,9 +186,9 @@ fn delivery(position: Position, item: &Item<'_>, made: &ReplayedDelivery) -> Del
             _ => None,
         };
         SyscallRow {
-            mark: row.mark.label(),
-            answer: row.replayed.and_then(|at| made.syscalls[at].answer).map(crate::replay::Answer::label),
-            class: is_gc.then_some("gc_sensitive_read"),
+            mark: row.mark,
+            answer: row.replayed.and_then(|at| made.syscalls[at].answer),
+            class: is_gc.then_some(FindingClass::GcSensitiveRead),
             recorded: of_record,
             replayed: of_replay,
             difference,
@@ -238,7 +224,7 @@ fn next(case: &Case, findings: &[Finding], workers: &[WorkerColumn]) -> Vec<Stri
         "replay it: spanwatch replay {folder} --worker PATH, where PATH is your copy of the worker {}",
         case.wanted_worker()
     )];
-    if !workers.iter().any(|column| column.outcome == "reproduces") {
+    if !workers.iter().any(|column| column.outcome == WorkerOutcome::Reproduces) {
         next.push(format!("find a worker that reproduces the record: spanwatch replay {folder} --worker OTHER"));
     }
     let is_hash_only = findings.iter().all(|finding| finding.kind == FindingKind::SnapshotHash);

@@ -6,10 +6,14 @@
 
 use serde::Serialize;
 
+use super::account::DeliveryAccount;
 use super::cost::Cost;
 use crate::evidence::Manifest;
-use crate::evidence::manifest::WorkerColumn;
-use crate::verdict::{Finding, FindingClass, FindingKind, HeapAnswer, HeapLikeness};
+use crate::evidence::manifest::{WorkerColumn, WorkerOutcome};
+use crate::heap::diff::TraceKind;
+use crate::replay::Mark;
+use crate::span::BaseKind;
+use crate::verdict::{Finding, FindingClass, FindingKind, HeapAnswer, HeapLikeness, RepeatKind, WorkerExit};
 
 /// How sure a rule is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -53,10 +57,20 @@ pub struct Facts<'a> {
     pub manifest: &'a Manifest,
     /// What differs.
     pub findings: &'a [Finding],
+    /// The deliveries in which something differs.
+    pub deliveries: &'a [DeliveryAccount],
     /// What each delivery cost.
     pub costs: &'a [Cost],
     /// What workers did.
     pub workers: &'a [WorkerColumn],
+}
+
+/// The end of a worker's process among the findings.
+struct WorkerEnd<'a> {
+    /// The exit; `None` in evidence of version 0.1.0.
+    exit: Option<WorkerExit>,
+    /// The same for people.
+    words: &'a str,
 }
 
 type Rule = fn(&Facts<'_>) -> Option<(Confidence, String)>;
@@ -100,7 +114,7 @@ impl Facts<'_> {
     }
 
     fn is_flaky(&self) -> bool {
-        self.manifest.repeat == "flaky"
+        self.manifest.repeat == RepeatKind::Flaky
     }
 
     /// Whether the heap at the end was compared and is the recorded one.
@@ -119,11 +133,24 @@ impl Facts<'_> {
         self.manifest.heap.as_ref()
     }
 
-    /// The first place of a kind of trace in the heap; empty where the place was not kept.
-    fn trace(&self, kind: &str, words: &str) -> Option<String> {
+    /// The first place of a kind of trace in the heap; empty if the place was not kept.
+    fn trace(&self, kind: TraceKind) -> Option<String> {
         let heap = self.heap()?;
-        heap.trace_counts.get(kind)?;
-        Some(heap.traces.iter().find(|trace| trace.contains(words)).cloned().unwrap_or_default())
+        heap.trace_counts.get(&kind)?;
+        Some(heap.first_trace(kind).unwrap_or_default().to_owned())
+    }
+
+    /// How many syscalls were made at another place. Findings of version 0.1.0 do not tell; the deliveries side by side do.
+    fn moved(&self) -> usize {
+        let told = self.findings.iter().filter(|finding| finding.moved_to.is_some()).count();
+        let rows = self.deliveries.iter().flat_map(|delivery| &delivery.syscalls);
+        if told > 0 { told } else { rows.filter(|row| row.mark == Mark::Moved).count() }
+    }
+
+    /// How the worker ended by itself, if it did.
+    fn worker_end(&self) -> Option<WorkerEnd<'_>> {
+        let finding = self.findings.iter().find(|finding| finding.kind == FindingKind::WorkerExit)?;
+        Some(WorkerEnd { exit: finding.exit, words: finding.replayed.as_deref().unwrap_or_default() })
     }
 
     /// Whether the heaps are known to differ in nothing that a program can see.
@@ -137,8 +164,8 @@ impl Facts<'_> {
 }
 
 fn other_worker(facts: &Facts<'_>) -> Option<(Confidence, String)> {
-    let good = facts.workers.iter().find(|column| column.outcome == "reproduces")?;
-    let bad = facts.workers.iter().find(|column| column.outcome == "diverges")?;
+    let good = facts.workers.iter().find(|column| column.outcome == WorkerOutcome::Reproduces)?;
+    let bad = facts.workers.iter().find(|column| column.outcome == WorkerOutcome::Diverges)?;
     if good.worker == bad.worker {
         return None;
     }
@@ -223,11 +250,7 @@ fn metering(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn order(facts: &Facts<'_>) -> Option<(Confidence, String)> {
-    let is_moved = |finding: &&Finding| {
-        finding.kind == FindingKind::Syscall
-            && finding.recorded.as_deref().is_some_and(|text| text.starts_with("as syscall "))
-    };
-    let moved = facts.findings.iter().filter(is_moved).count();
+    let moved = facts.moved();
     (moved > 0).then(|| {
         (
             Confidence::Likely,
@@ -250,14 +273,12 @@ fn record_cut(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn limits(facts: &Facts<'_>) -> Option<(Confidence, String)> {
-    let exit = facts.findings.iter().find(|finding| finding.kind == FindingKind::WorkerExit)?;
-    let exit = exit.replayed.as_deref()?;
-    let is_limit = ["exit 11", "exit 12", "exit 16", "exit 17"].iter().any(|code| exit.contains(code));
-    is_limit.then(|| {
+    let WorkerEnd { exit, words } = facts.worker_end()?;
+    exit.is_some_and(WorkerExit::is_limit).then(|| {
         (
             Confidence::Likely,
             format!(
-                "the worker came to a limit of the engine ({exit}) that it did not come to on the node: compare `ulimit -s` (here {} bytes) and the memory of both (#2652, #5953)",
+                "the worker came to a limit of the engine ({words}) that it did not come to on the node: compare `ulimit -s` (here {} bytes) and the memory of both (#2652, #5953)",
                 facts.manifest.worker.stack
             ),
         )
@@ -265,20 +286,18 @@ fn limits(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn crash(facts: &Facts<'_>) -> Option<(Confidence, String)> {
-    let exit = facts.findings.iter().find(|finding| finding.kind == FindingKind::WorkerExit)?;
-    if limits(facts).is_some() {
-        return None;
-    }
-    let exit = exit.replayed.as_deref()?;
-    let (confidence, what) = match facts.is_flaky() {
-        true => (Confidence::Possible, "not each time: the machine's memory, or a race in the engine"),
-        false => (Confidence::Likely, "each time: a mistake in the engine or in how it was compiled"),
+    let WorkerEnd { exit, words } = facts.worker_end()?;
+    let (confidence, what) = match exit {
+        Some(exit) if exit.is_limit() => return None,
+        _ if facts.is_flaky() => (Confidence::Possible, "not each time: the machine's memory, or a race in the engine"),
+        Some(_) => (Confidence::Likely, "each time: a mistake in the engine or in how it was compiled"),
+        None => (Confidence::Possible, "each time: a limit of the engine, or a mistake in it"),
     };
-    Some((confidence, format!("the worker's process ended by itself ({exit}), {what} (#3085, #3350, #6257)")))
+    Some((confidence, format!("the worker's process ended by itself ({words}), {what} (#3085, #3350, #6257)")))
 }
 
 fn host_in_heap(facts: &Facts<'_>) -> Option<(Confidence, String)> {
-    if let Some(place) = facts.trace("host_pointer", "an address of the worker's memory") {
+    if let Some(place) = facts.trace(TraceKind::HostPointer) {
         let reason = format!("an address of the host is in the heap, another one in each process: {place}");
         return Some((Confidence::Certain, reason));
     }
@@ -291,7 +310,7 @@ fn host_in_heap(facts: &Facts<'_>) -> Option<(Confidence, String)> {
 }
 
 fn compiler(facts: &Facts<'_>) -> Option<(Confidence, String)> {
-    if let Some(place) = facts.trace("number_representation", " is kept as ") {
+    if let Some(place) = facts.trace(TraceKind::NumberRepresentation) {
         return Some((
             Confidence::Likely,
             format!(
@@ -339,7 +358,7 @@ fn gc_schedule(facts: &Facts<'_>) -> Option<(Confidence, String)> {
         Some(HeapLikeness::Isomorphic | HeapLikeness::Different) => return None,
         Some(HeapLikeness::Unknown) | None => {}
     }
-    let is_chained = facts.manifest.start.base == "chained" || facts.manifest.start.is_base_unproved;
+    let is_chained = facts.manifest.start.base == BaseKind::Chained || facts.manifest.start.is_base_unproved;
     (facts.are_all(FindingKind::SnapshotHash) && !facts.is_flaky()).then(|| {
         let more = if is_chained { ", the more so as it started from an image of a replay of ours" } else { "" };
         (

@@ -3,6 +3,7 @@
 use super::account::{Account, DeliveryAccount, SyscallRow};
 use super::cost::Cost;
 use super::readable::readable;
+use crate::replay::Mark;
 use crate::verdict::HeapAnswer;
 use crate::visible::{self, Lines};
 use crate::words::{NAME_CHARS, plural};
@@ -37,7 +38,7 @@ pub fn explain(account: &Account, is_all: bool) -> String {
         for column in &account.workers {
             let worker = &column.worker;
             let sha = worker.sha256.get(..8).unwrap_or_default();
-            writeln!(text, "  {:<10} {} ({}, sha256 {sha}…)", column.outcome, worker.path, worker.version);
+            writeln!(text, "  {:<10} {} ({}, sha256 {sha}…)", column.outcome.label(), worker.path, worker.version);
             let place = column.position.map(|position| format!("at position {position}, ")).unwrap_or_default();
             writeln!(text, "             {place}{}", column.explanation);
         }
@@ -71,15 +72,15 @@ fn what(account: &Account, text: &mut Lines) {
         visible::short(name.as_deref().unwrap_or("without a name"), NAME_CHARS),
         span.0,
         span.1,
-        from_to.0,
-        from_to.1
+        from_to.0.label(),
+        from_to.1.label()
     );
     if let Some(seen) = account.seen.as_ref().filter(|seen| seen.times > 1) {
         let (start, end) = seen.last;
         writeln!(text, "met {} times, last at {} in span [{start}, {end})", seen.times, seen.last_at);
     }
     writeln!(text);
-    writeln!(text, "Differences ({})", account.repeat);
+    writeln!(text, "Differences ({})", account.repeat.label());
     for finding in &account.findings {
         writeln!(text, "  at position {}, {finding}", finding.position);
     }
@@ -112,7 +113,7 @@ fn of_delivery(delivery: &DeliveryAccount, is_all: bool, text: &mut Lines) {
     writeln!(text, "  computrons  recorded {}, replayed {}", number(computrons.0), number(computrons.1));
     let is_near = |at: usize| {
         let near = &syscalls[at.saturating_sub(AROUND)..(at + AROUND + 1).min(syscalls.len())];
-        is_all || near.iter().any(|row| row.mark != "ok")
+        is_all || near.iter().any(|row| row.mark != Mark::Ok)
     };
     let mut unshown = 0;
     for (at, row) in syscalls.iter().enumerate() {
@@ -145,17 +146,17 @@ fn of_syscall(row: &SyscallRow, text: &mut Lines) {
     let side = |side: &Option<(usize, String)>| {
         side.as_ref().map_or_else(|| "nothing".to_owned(), |(at, request)| format!("#{at} {}", readable(request)))
     };
-    let mark = row.mark.replace('_', " ");
+    let mark = row.mark.label().replace('_', " ");
     let notes = row.notes();
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
     match row.mark {
-        "ok" | "missing" | "not_reached" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.recorded)),
-        "extra" => writeln!(text, "  {mark:<11} {}{notes}", side(&row.replayed)),
-        "moved" => {
+        Mark::Ok | Mark::Missing | Mark::NotReached => writeln!(text, "  {mark:<11} {}{notes}", side(&row.recorded)),
+        Mark::Extra => writeln!(text, "  {mark:<11} {}{notes}", side(&row.replayed)),
+        Mark::Moved => {
             let to = row.replayed.as_ref().map_or(0, |(to, _)| *to);
             writeln!(text, "  {mark:<11} {}, replayed as #{to}{notes}", side(&row.recorded));
         }
-        _ => {
+        Mark::Changed => {
             writeln!(text, "  {mark:<11} recorded {}", side(&row.recorded));
             writeln!(text, "              replayed {}{notes}", side(&row.replayed));
         }

@@ -13,8 +13,10 @@ use super::cost::Cost;
 use super::plot::plot;
 use super::readable::readable;
 use super::segments::{Segment, segments};
-use crate::evidence::Manifest;
+use crate::evidence::{Manifest, WorkerOutcome};
+use crate::replay::Mark;
 use crate::transcript::Position;
+use crate::verdict::Finding;
 use crate::visible::is_hidden;
 use crate::words::plural;
 
@@ -63,7 +65,7 @@ pub fn page(account: &Account, manifest: &Manifest) -> String {
                     p.quiet.code { (visible(&account.id)) }
                     @if let Some(first) = &account.first {
                         p.lead {
-                            span.word.bad { (visible(&account.repeat)) } " at position " (first.position) ", "
+                            span.word.bad { (account.repeat.label()) } " at position " (first.position) ", "
                             (visible(&first.to_string()))
                         }
                     }
@@ -99,8 +101,8 @@ fn what(account: &Account) -> Markup {
         dl {
             dt { "Vat" } dd { (visible(&account.vat)) ", " (visible(account.name.as_deref().unwrap_or("without a name"))) }
             dt { "Incarnation" } dd { (incarnation) }
-            dt { "Span" } dd { "[" (start) ", " (end) ") from " (visible(&from_to.0)) " to " (visible(&from_to.1)) }
-            dt { "Repeated" } dd { (visible(&account.repeat)) }
+            dt { "Span" } dd { "[" (start) ", " (end) ") from " (from_to.0.label()) " to " (from_to.1.label()) }
+            dt { "Repeated" } dd { (account.repeat.label()) }
             @if let Some(seen) = &account.seen {
                 dt { "Met" }
                 dd {
@@ -125,7 +127,7 @@ fn what(account: &Account) -> Markup {
                                 @if let Some(syscall) = finding.syscall { " (syscall " (syscall) ")" }
                                 @if finding.class.is_some() { br; span.quiet { "a read that garbage collection causes" } }
                             }
-                            td { (sides(finding.recorded.as_deref(), finding.replayed.as_deref())) }
+                            td { (finding_sides(finding)) }
                         }
                     }
                     @if unsaid > 0 { tr { td colspan="3" { "and " (unsaid) " more" } } }
@@ -137,6 +139,11 @@ fn what(account: &Account) -> Markup {
             ul { @for outcome in &account.outcomes { li.code { (visible(outcome)) } } }
         }
     }
+}
+
+fn finding_sides(finding: &Finding) -> Markup {
+    let (recorded, replayed) = finding.sides();
+    sides(recorded.as_deref(), replayed.as_deref())
 }
 
 fn timeline(account: &Account) -> Markup {
@@ -241,7 +248,7 @@ enum Run<'a> {
 fn runs(rows: &[SyscallRow]) -> Vec<Run<'_>> {
     let is_near = |at: usize| {
         let near = &rows[at.saturating_sub(AROUND)..(at + AROUND + 1).min(rows.len())];
-        near.iter().any(|row| row.mark != "ok")
+        near.iter().any(|row| row.mark != Mark::Ok)
     };
     let mut runs = Vec::new();
     let mut at = 0;
@@ -284,15 +291,15 @@ fn of_run(run: &Run<'_>) -> Markup {
 fn of_row(row: &SyscallRow) -> Markup {
     let number = |side: &Option<(usize, String)>| side.as_ref().map(|(at, _)| format!("#{at}")).unwrap_or_default();
     let text = |side: &Option<(usize, String)>| side.as_ref().map(|(_, text)| readable(text)).unwrap_or_default();
-    let is_same = row.mark == "ok";
+    let is_same = row.mark == Mark::Ok;
     html! {
         tr.same[is_same] {
-            td { @if is_same { "ok" } @else { span.word.bad { (row.mark.replace('_', " ")) } } }
+            td { @if is_same { "ok" } @else { span.word.bad { (row.mark.label().replace('_', " ")) } } }
             td.number { (number(&row.recorded)) }
             td.number { (number(&row.replayed)) }
             td {
                 @match (&row.recorded, &row.replayed) {
-                    (Some((_, recorded)), Some((_, replayed))) if row.mark == "changed" => {
+                    (Some((_, recorded)), Some((_, replayed))) if row.mark == Mark::Changed => {
                         (sides(Some(recorded), Some(replayed)))
                         @if let Some(difference) = &row.difference {
                             p.quiet { "They part at " span.code { (visible(&difference.path)) } "." }
@@ -392,13 +399,13 @@ fn workers(account: &Account) -> Markup {
                                     }
                                 }
                                 td {
-                                    span.word.good[column.outcome == "reproduces"].bad[column.outcome == "diverges"] {
-                                        (visible(&column.outcome))
+                                    span.word.good[column.outcome == WorkerOutcome::Reproduces].bad[column.outcome == WorkerOutcome::Diverges] {
+                                        (column.outcome.label())
                                     }
                                 }
                                 td.number { @if let Some(position) = column.position { (position) } }
                                 td { @if let Some(kind) = column.kind { (kind.label()) } }
-                                td { @if let Some(repeat) = &column.repeat { (visible(repeat)) } }
+                                td { @if let Some(repeat) = column.repeat { (repeat.label()) } }
                                 td { (visible(&column.explanation)) }
                             }
                         }
@@ -443,7 +450,7 @@ fn environment(manifest: &Manifest) -> Markup {
             dt { "Program" } dd.code { (visible(&worker.path)) }
             dt { "Version" } dd { (visible(&worker.version)) }
             dt { "sha256" } dd.code { (visible(&worker.sha256)) }
-            dt { "Sandbox" } dd { (visible(&worker.sandbox)) ": " (visible(&worker.layers.join(", "))) }
+            dt { "Sandbox" } dd { (worker.sandbox.label()) ": " (worker.layers.iter().map(|layer| layer.label()).collect::<Vec<_>>().join(", ")) }
             dt { "TZ" } dd { (visible(&worker.time_zone)) }
             dt { "Stack" } dd { (worker.stack) " bytes" }
         }
@@ -455,7 +462,7 @@ fn environment(manifest: &Manifest) -> Markup {
         }
         h3 { "Start of the span" }
         dl {
-            dt { "Base" } dd { (visible(&start.base)) @if start.is_base_unproved { ", unproved: a diverging replay gave it" } }
+            dt { "Base" } dd { (start.base.label()) @if start.is_base_unproved { ", unproved: a diverging replay gave it" } }
             dt { "Metered" } dd { (yes(start.is_metered)) }
             dt { "May disavow" } dd { (yes(start.enable_disavow)) }
             dt { "Relaxed durability" } dd { (yes(start.relax_durability_rules)) }

@@ -51,7 +51,8 @@ pub fn compare(recorded: &Image, replayed: &Image) -> HeapAnswer {
             places: differences.iter().map(ToString::to_string).collect(),
             places_total: differences_total,
             traces: traces.iter().map(ToString::to_string).collect(),
-            trace_counts: trace_counts.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            trace_kinds: traces.iter().filter_map(|place| place.trace).collect(),
+            trace_counts,
             why: None,
         })
     }));

@@ -11,15 +11,15 @@
 //! No I/O and no clock.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use serde_json::value::RawValue;
 
+use super::align::{Mark, aligned};
 use super::trace::{Answer, TracedSyscall};
 use crate::transcript::canonical::{self, CanonicalError};
 use crate::transcript::{Item, Position, Syscall};
-use crate::verdict::{Finding, FindingClass, FindingKind};
-use crate::words::excerpts;
+use crate::verdict::{Finding, FindingClass, FindingKind, SyscallNames};
 
 /// The response to each syscall that returns nothing (`swingset-vat/src/kernel/kernelSyscall.js`).
 const NOTHING: &str = "[\"ok\",null]";
@@ -40,10 +40,10 @@ const RETURN_NOTHING: [&str; 10] = [
 
 /// A delivery that makes more syscalls than this beyond the recorded ones ends there.
 const UNRECORDED_MAX: usize = 1_000;
+/// A longer name of a syscall, which no kernel knows, is cut.
+const NAME_CHARS: usize = 64;
 /// A delivery ends when the syscalls from the first mismatch on have more text than this.
 const REPLAYED_BYTES_MAX: usize = 64 << 20;
-/// Longer sequences are paired one to one instead of aligned.
-const ALIGN_MAX: usize = 2_000;
 
 /// The syscalls of one delivery, as they are compared.
 #[derive(Debug)]
@@ -249,123 +249,47 @@ impl SyscallFinding {
     /// As a finding at the delivery's position.
     #[must_use]
     pub fn at(self, position: u64) -> Finding {
-        let (recorded, replayed) = match self.moved_to {
-            // The same text on both sides: where it stood is the difference.
-            Some(to) => (
-                Some(format!("as syscall {}: {}", self.index, self.recorded.unwrap_or_default())),
-                Some(format!("as syscall {to}: {}", self.replayed.unwrap_or_default())),
-            ),
-            None => (self.recorded, self.replayed),
-        };
-        let (recorded, replayed) = excerpts(recorded.as_deref(), replayed.as_deref());
-        Finding { kind: self.kind, position, syscall: Some(self.index), class: self.class, recorded, replayed }
-    }
-}
-
-/// What became of a syscall.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    /// The same in both.
-    Ok,
-    /// Another one stands in its place.
-    Changed,
-    /// Only the record has it.
-    Missing,
-    /// Only the replay has it.
-    Extra,
-    /// Made at another place.
-    Moved,
-    /// The replayed delivery ended before it could come to it.
-    NotReached,
-}
-
-/// A line of two sequences of syscalls side by side: which, from 0, in each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Aligned {
-    /// What became of it.
-    pub mark: Mark,
-    /// In the record.
-    pub recorded: Option<usize>,
-    /// In the replay.
-    pub replayed: Option<usize>,
-}
-
-/// Puts the syscalls of a recorded and of a replayed delivery side by side. `ended` is whether the replayed one was cut off.
-#[must_use]
-pub fn side_by_side(recorded: &[&str], replayed: &[&str], ended: bool) -> Vec<Aligned> {
-    let with_keys = |texts: &[&'_ str]| -> Vec<Vec<u8>> {
-        texts.iter().map(|text| canonical::canonical(text).unwrap_or_else(|_| text.as_bytes().to_vec())).collect()
-    };
-    let (one, other) = (with_keys(recorded), with_keys(replayed));
-    let agreed = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
-    let same = (0..agreed).map(|at| Aligned { mark: Mark::Ok, recorded: Some(at), replayed: Some(at) });
-    let rest = aligned(&one[agreed..], &other[agreed..], ended).into_iter().map(|row| Aligned {
-        recorded: row.recorded.map(|at| at + agreed),
-        replayed: row.replayed.map(|at| at + agreed),
-        ..row
-    });
-    same.chain(rest).collect()
-}
-
-/// One step of an alignment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Both(usize, usize),
-    Recorded(usize),
-    Replayed(usize),
-}
-
-fn aligned(recorded: &[Vec<u8>], replayed: &[Vec<u8>], ended: bool) -> Vec<Aligned> {
-    let steps = align(recorded, replayed);
-    // Where the delivery was cut off, what the record has after the last replayed syscall is unknown, not missing. One
-    // recorded syscall still stands against the one that could not be answered.
-    let last_replayed = steps.iter().rposition(|step| !matches!(step, Step::Recorded(_)));
-    let mut rows: Vec<Aligned> = Vec::new();
-    let row = |mark, recorded, replayed| Aligned { mark, recorded, replayed };
-    let mut gap: (Vec<usize>, Vec<usize>) = Default::default();
-    let close = |rows: &mut Vec<Aligned>, gap: &mut (Vec<usize>, Vec<usize>), is_last: bool| {
-        let pairs = gap.0.len().min(gap.1.len());
-        rows.extend(gap.0.iter().zip(&gap.1).map(|(from, to)| {
-            // Only where there was too much to align can a pair be equal.
-            let mark = if recorded[*from] == replayed[*to] { Mark::Ok } else { Mark::Changed };
-            row(mark, Some(*from), Some(*to))
-        }));
-        let mark = if is_last && ended { Mark::NotReached } else { Mark::Missing };
-        rows.extend(gap.0[pairs..].iter().map(|from| row(mark, Some(*from), None)));
-        rows.extend(gap.1[pairs..].iter().map(|to| row(Mark::Extra, None, Some(*to))));
-        *gap = Default::default();
-    };
-    for (at, step) in steps.iter().enumerate() {
-        match step {
-            Step::Both(from, to) => {
-                close(&mut rows, &mut gap, last_replayed.is_none_or(|last| at > last));
-                rows.push(row(Mark::Ok, Some(*from), Some(*to)));
+        let (recorded, replayed) = (self.recorded.as_deref(), self.replayed.as_deref());
+        let names = SyscallNames { recorded: recorded.and_then(name_of), replayed: replayed.and_then(name_of) };
+        let argument = match (recorded, replayed) {
+            (Some(recorded), Some(replayed)) if names.recorded == names.replayed => {
+                differing_argument(recorded, replayed)
             }
-            Step::Recorded(index) => gap.0.push(*index),
-            Step::Replayed(index) => gap.1.push(*index),
+            _ => None,
+        };
+        // The same text on both sides would be cut at its end, where nothing differs.
+        let excerpted = match self.moved_to {
+            None => Finding::new(self.kind, position, recorded, replayed),
+            Some(_) => {
+                let Finding { recorded, .. } = Finding::new(self.kind, position, recorded, None);
+                Finding { replayed: recorded.clone(), recorded, ..Finding::new(self.kind, position, None, None) }
+            }
+        };
+        Finding {
+            syscall: Some(self.index),
+            moved_to: self.moved_to,
+            names: Some(names),
+            argument,
+            class: self.class,
+            ..excerpted
         }
     }
-    close(&mut rows, &mut gap, true);
-    join_moved(recorded, replayed, &mut rows);
-    rows
 }
 
-/// What is missing here and extra there was moved.
-fn join_moved(recorded: &[Vec<u8>], replayed: &[Vec<u8>], rows: &mut Vec<Aligned>) {
-    let mut extra: HashMap<&[u8], VecDeque<usize>> = HashMap::new();
-    for row in rows.iter().filter(|row| row.mark == Mark::Extra) {
-        let to = row.replayed.unwrap_or_default();
-        extra.entry(&replayed[to]).or_default().push_back(to);
-    }
-    let mut moved = HashSet::new();
-    for row in rows.iter_mut().filter(|row| row.mark == Mark::Missing) {
-        let from = row.recorded.unwrap_or_default();
-        if let Some(to) = extra.get_mut(&recorded[from][..]).and_then(VecDeque::pop_front) {
-            (row.mark, row.replayed) = (Mark::Moved, Some(to));
-            moved.insert(to);
-        }
-    }
-    rows.retain(|row| row.mark != Mark::Extra || row.replayed.is_none_or(|to| !moved.contains(&to)));
+/// The name of a syscall, as far as it is kept; `None` if the request has none.
+pub(super) fn name_of(request: &str) -> Option<String> {
+    let elements: Vec<&RawValue> = serde_json::from_str(request).ok()?;
+    let name: String = serde_json::from_str(elements.first()?.get()).ok()?;
+    Some(name.chars().take(NAME_CHARS).collect())
+}
+
+/// The number of the first argument that differs, from 1.
+fn differing_argument(recorded: &str, replayed: &str) -> Option<usize> {
+    let elements = |text| serde_json::from_str::<Vec<&RawValue>>(text).ok();
+    let (recorded, replayed) = (elements(recorded)?, elements(replayed)?);
+    let key =
+        |of: &[&RawValue], at: usize| of.get(at).map(|value| canonical::canonical(value.get()).unwrap_or_default());
+    (1..recorded.len().max(replayed.len())).find(|at| key(&recorded, *at) != key(&replayed, *at))
 }
 
 fn findings(
@@ -400,50 +324,6 @@ fn findings(
         .collect();
     findings.sort_by_key(|finding| finding.index);
     findings
-}
-
-/// Aligns two sequences along a longest common subsequence.
-fn align(recorded: &[Vec<u8>], replayed: &[Vec<u8>]) -> Vec<Step> {
-    // Equal numbers for equal values.
-    let mut numbers: HashMap<&[u8], usize> = HashMap::new();
-    for key in recorded.iter().chain(replayed) {
-        let next = numbers.len();
-        numbers.entry(key).or_insert(next);
-    }
-    let one: Vec<usize> = recorded.iter().map(|key| numbers[&key[..]]).collect();
-    let other: Vec<usize> = replayed.iter().map(|key| numbers[&key[..]]).collect();
-    let (rows, columns) = (one.len(), other.len());
-    if rows > ALIGN_MAX || columns > ALIGN_MAX {
-        let unpaired = (0..rows).map(Step::Recorded).chain((0..columns).map(Step::Replayed));
-        return unpaired.collect();
-    }
-    // lengths[i][j]: the longest common subsequence of what follows i and j.
-    let mut lengths = vec![0_u16; (rows + 1) * (columns + 1)];
-    let at = |row: usize, column: usize| row * (columns + 1) + column;
-    for row in (0..rows).rev() {
-        for column in (0..columns).rev() {
-            lengths[at(row, column)] = if one[row] == other[column] {
-                lengths[at(row + 1, column + 1)] + 1
-            } else {
-                lengths[at(row + 1, column)].max(lengths[at(row, column + 1)])
-            };
-        }
-    }
-    let (mut row, mut column) = (0, 0);
-    let mut steps = Vec::with_capacity(rows + columns);
-    while row < rows || column < columns {
-        if row < rows && column < columns && one[row] == other[column] {
-            steps.push(Step::Both(row, column));
-            (row, column) = (row + 1, column + 1);
-        } else if column == columns || row < rows && lengths[at(row + 1, column)] >= lengths[at(row, column + 1)] {
-            steps.push(Step::Recorded(row));
-            row += 1;
-        } else {
-            steps.push(Step::Replayed(column));
-            column += 1;
-        }
-    }
-    steps
 }
 
 #[cfg(test)]
@@ -580,28 +460,54 @@ mod tests {
     }
 
     #[test]
-    fn side_by_side_shows_all_of_both() {
-        let marks = |recorded: &[&str], replayed: &[&str], ended| -> Vec<(Mark, Option<usize>, Option<usize>)> {
-            let rows = side_by_side(recorded, replayed, ended).into_iter();
-            rows.map(|row| (row.mark, row.recorded, row.replayed)).collect()
-        };
-        assert_eq!(
-            marks(&["1", "2", "3", "4"], &["1", "3", "5"], false),
+    fn a_finding_names_the_syscalls_and_the_first_argument_that_differs() {
+        let long = "x".repeat(5_000);
+        let texts = |changed: &str| {
             [
-                (Mark::Ok, Some(0), Some(0)),
-                (Mark::Missing, Some(1), None),
-                (Mark::Ok, Some(2), Some(1)),
-                (Mark::Changed, Some(3), Some(2)),
+                format!(r#"["vatstoreSet","k","{long}{changed}"]"#),
+                format!(r#"["send","o+1",{{"body":"{changed}","slots":[]}}]"#),
+                r#"["exit"]"#.to_owned(),
             ]
-        );
+        };
+        let (recorded, mut replayed) = (texts("1"), texts("2"));
+        replayed[2] = r#"["subscribe","p-1"]"#.to_owned();
+        let items: Vec<String> = recorded.iter().map(|text| format!(r#"{{"s":{text},"r":{NOTHING}}}"#)).collect();
+        let syscalls: Vec<Syscall<'_>> = items.iter().map(|text| serde_json::from_str(text).expect("json")).collect();
+        let mut check = SyscallCheck::new(&syscalls, &[]);
+        for text in &replayed {
+            check.next(text).expect("a syscall");
+        }
+        let found: Vec<Finding> = check.finish(true).findings.into_iter().map(|finding| finding.at(7)).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|finding| {
+                let names = finding.names.clone().unwrap_or_default();
+                (names.recorded.unwrap_or_default(), names.replayed.unwrap_or_default(), finding.argument)
+            })
+            .collect();
+        let of = |one: &str, other: &str, argument| (one.to_owned(), other.to_owned(), argument);
         assert_eq!(
-            marks(&["1", "2", "3"], &["9"], true),
-            [(Mark::Changed, Some(0), Some(0)), (Mark::NotReached, Some(1), None), (Mark::NotReached, Some(2), None)]
+            told,
+            [of("vatstoreSet", "vatstoreSet", Some(2)), of("send", "send", Some(2)), of("exit", "subscribe", None)]
         );
-        assert_eq!(
-            marks(&["1", "2"], &["2", "1", "3"], false),
-            [(Mark::Moved, Some(0), Some(1)), (Mark::Ok, Some(1), Some(0)), (Mark::Extra, None, Some(2))]
-        );
+        assert!(found[0].recorded.as_deref().is_some_and(|text| text.starts_with("[bytes ")), "an excerpt: {found:?}");
+    }
+
+    #[test]
+    fn a_moved_syscall_has_its_number_in_the_replay_and_its_text_from_the_start() {
+        let long = set(&"x".repeat(5_000));
+        let (recorded, replayed) = ([long.clone(), set("b")], [set("b"), long]);
+        let items: Vec<String> = recorded.iter().map(|text| format!(r#"{{"s":{text},"r":{NOTHING}}}"#)).collect();
+        let syscalls: Vec<Syscall<'_>> = items.iter().map(|text| serde_json::from_str(text).expect("json")).collect();
+        let mut check = SyscallCheck::new(&syscalls, &[]);
+        for text in &replayed {
+            check.next(text).expect("a syscall");
+        }
+        let found: Vec<Finding> = check.finish(true).findings.into_iter().map(|finding| finding.at(7)).collect();
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((finding.syscall, finding.moved_to, finding.argument), (Some(0), Some(1), None));
+        assert!(finding.recorded.as_deref().is_some_and(|text| text.starts_with("[bytes 0 to ")), "{finding}");
+        assert!(finding.to_string().contains("recorded as syscall 0: [bytes 0 to 600 of "), "{finding}");
     }
 
     #[test]

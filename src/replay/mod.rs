@@ -4,6 +4,7 @@
 //! and is never used again.
 
 mod ahead;
+mod align;
 mod channel;
 mod compare;
 mod locate;
@@ -19,7 +20,8 @@ mod worker;
 mod zone;
 
 pub(crate) use ahead::OutOfStep;
-pub(crate) use compare::{Mark, is_gc_sensitive, side_by_side};
+pub(crate) use align::{Mark, side_by_side};
+pub(crate) use compare::is_gc_sensitive;
 pub use locate::{FoundBy, LocateError, Named, Protection, SandboxFault, WorkerProgram};
 pub(crate) use message::aside_answer;
 pub use netstring::{MESSAGE_BYTES_MAX, NetstringError, NetstringReader, write_netstring};

@@ -23,6 +23,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_g
 use super::watch::{Limits, Stopped, Watch, Watcher};
 use crate::record::image::{IMAGE_BYTES_MAX, Intake};
 use crate::sandbox::{Member, Pipes, Resources, Sandbox, SandboxedProcess, SpawnError};
+use crate::verdict::WorkerExit;
 
 /// The most time between the closing of a worker's pipe and its end.
 const END_GRACE: Duration = Duration::from_secs(5);
@@ -224,50 +225,10 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
-/// A status as a person reads it, with what the engine means by it (`ExitCode` in `@agoric/xsnap/api.js`).
+/// A process's status as data.
 #[must_use]
-pub fn describe(status: ExitStatus) -> String {
-    if let Some(signal) = status.signal() {
-        return signal_name(signal);
-    }
-    let code = status.code().unwrap_or_default();
-    let meaning = match code {
-        0 => "as if it was told to quit",
-        1 => "wrong usage",
-        2 => "could not read or write",
-        11 => "not enough memory",
-        12 => "stack overflow",
-        15 => "unhandled exception",
-        16 => "no more keys",
-        17 => "too much computation",
-        255 => "the engine aborted",
-        _ => return format!("exit {code}"),
-    };
-    format!("exit {code} ({meaning})")
-}
-
-/// `SIGSEGV` and so on.
-#[must_use]
-pub fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        libc::SIGHUP => "SIGHUP",
-        libc::SIGINT => "SIGINT",
-        libc::SIGQUIT => "SIGQUIT",
-        libc::SIGILL => "SIGILL",
-        libc::SIGTRAP => "SIGTRAP",
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGPIPE => "SIGPIPE",
-        libc::SIGTERM => "SIGTERM",
-        libc::SIGXCPU => "SIGXCPU",
-        libc::SIGXFSZ => "SIGXFSZ",
-        libc::SIGSYS => "SIGSYS",
-        _ => return format!("signal {signal}"),
-    };
-    name.to_owned()
+pub fn exit_of(status: ExitStatus) -> WorkerExit {
+    status.signal().map_or_else(|| WorkerExit::Code(status.code().unwrap_or_default()), WorkerExit::Signal)
 }
 
 #[cfg(test)]
@@ -306,7 +267,7 @@ mod tests {
         let (text, end) = output(
             "cd /proc/self/fd; for n in *; do echo fd $n; done >&4; env >&4; echo core $(ulimit -c) stack $(ulimit -s) >&4",
         );
-        assert_eq!(describe(end.status.expect("ended")), "exit 0 (as if it was told to quit)");
+        assert_eq!(exit_of(end.status.expect("ended")).to_string(), "exit 0 (as if it was told to quit)");
         let mut fds: Vec<u32> = text.lines().filter_map(|line| line.strip_prefix("fd ")?.parse().ok()).collect();
         fds.sort_unstable();
         // The shell itself has one or two more open while it lists the directory.
@@ -322,7 +283,7 @@ mod tests {
     fn what_is_printed_is_kept_in_part() {
         let (_, end) = output("echo first; head -c 100000 /dev/zero | tr '\\0' x; echo last >&2; exit 11");
         assert!(end.said.ends_with("xlast") && end.said.len() <= SAID_BYTES, "{}", end.said.len());
-        assert_eq!(describe(end.status.expect("ended")), "exit 11 (not enough memory)");
+        assert_eq!(exit_of(end.status.expect("ended")).to_string(), "exit 11 (not enough memory)");
     }
 
     #[test]

@@ -15,12 +15,11 @@ use crate::kernel_db::VatOptions;
 use crate::record::image::Image;
 use crate::span::{Beginning, Span};
 use crate::transcript::{Hash256, Item, Position};
-use crate::verdict::{Failure, Finding, FindingKind};
-use crate::words::excerpts;
+use crate::verdict::{Failure, Finding, FindingKind, SyscallNames};
 
 use super::WorkerProgram;
 use super::ahead::{Ahead, OutOfStep};
-use super::compare::{Finished, SyscallCheck};
+use super::compare::{Finished, SyscallCheck, name_of};
 use super::message::{FromWorker, aside_answer, tag_of};
 use super::trace::{Aside, Trace, TracedDelivery};
 use super::watch::Limits;
@@ -63,6 +62,8 @@ pub struct Replay {
     pub is_hash_compared: bool,
     /// The image that the worker saved at the end.
     pub image: Option<Image>,
+    /// The hash of that image, which stays when the image itself is dropped.
+    pub image_hash: Option<Hash256>,
     /// Whether it is the recorded one.
     pub is_image_recorded: bool,
     /// Whether the replay reached the end of the span.
@@ -336,6 +337,7 @@ impl Session {
         {
             self.find(FindingKind::SnapshotHash, Some(&recorded.to_string()), Some(&image.hash().to_string()));
         }
+        self.replay.image_hash = Some(image.hash());
         self.replay.image = Some(image);
         Ok(())
     }
@@ -389,7 +391,9 @@ impl Session {
                     },
                     None => {
                         let request = request.into_owned();
-                        self.find(FindingKind::ExtraSyscall, None, Some(&request));
+                        let names = SyscallNames { recorded: None, replayed: name_of(&request) };
+                        let finding = Finding::new(FindingKind::ExtraSyscall, self.position, None, Some(&request));
+                        self.add(Finding { names: Some(names), ..finding });
                         return Err(Stop::Found);
                     }
                 },
@@ -404,9 +408,11 @@ impl Session {
     fn stop(&mut self, error: WorkerError) -> Stop {
         let position = self.position;
         Stop::Failed(match error {
-            WorkerError::Ended { exit, is_out_of_memory } => {
-                self.replay.is_out_of_memory = is_out_of_memory;
-                self.find(FindingKind::WorkerExit, Some("the worker went on"), Some(&exit));
+            WorkerError::Ended(exit) => {
+                self.replay.is_out_of_memory = exit.is_out_of_memory();
+                let (recorded, replayed) = ("the worker went on", exit.to_string());
+                let finding = Finding::new(FindingKind::WorkerExit, position, Some(recorded), Some(&replayed));
+                self.add(Finding { exit: Some(exit), ..finding });
                 return Stop::Found;
             }
             WorkerError::Io { exit, said } => Failure::WorkerIo {
@@ -427,8 +433,7 @@ impl Session {
     }
 
     fn find(&mut self, kind: FindingKind, recorded: Option<&str>, replayed: Option<&str>) {
-        let (recorded, replayed) = excerpts(recorded, replayed);
-        self.add(Finding { kind, position: self.position, syscall: None, class: None, recorded, replayed });
+        self.add(Finding::new(kind, self.position, recorded, replayed));
     }
 
     fn add(&mut self, finding: Finding) {

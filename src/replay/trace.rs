@@ -3,6 +3,8 @@
 //! As long as a delivery's syscalls are those of the record only their number is kept, so that a replay in which nothing
 //! differs costs next to nothing. It must never decide anything: [`super::compare`] does.
 
+use serde::{Deserialize, Serialize};
+
 use crate::transcript::Position;
 use crate::visible::visible;
 
@@ -73,7 +75,8 @@ pub struct TracedSyscall {
 }
 
 /// Where the response to a syscall after the first mismatch is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// The record has the syscall elsewhere in this delivery.
     Recorded,

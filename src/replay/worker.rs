@@ -11,10 +11,11 @@ use std::os::unix::process::ExitStatusExt;
 use super::channel::Channel;
 use super::message::{self, FromWorker, MessageError};
 use super::netstring::{NetstringError, NetstringReader, write_netstring};
-use super::process::{Ends, Process, describe, pipe, signal_name};
+use super::process::{Ends, Process, exit_of, pipe};
 use super::watch::{Limits, Stopped};
 use crate::record::image::{IMAGE_BYTES_MAX, Image, ImageError, Intake};
 use crate::sandbox::{Sandbox, SpawnError};
+use crate::verdict::{WorkerExit, signal_name};
 
 /// The limit that the kernel gives to the worker of a metered vat, in computrons for each delivery
 /// (`DEFAULT_CRANK_METERING_LIMIT` in `@agoric/xsnap/src/xsnap.js`).
@@ -54,12 +55,7 @@ pub struct Worker {
 #[derive(Debug)]
 pub enum WorkerError {
     /// The process ended by itself in a way that only code it runs brings about.
-    Ended {
-        /// The exit.
-        exit: String,
-        /// Whether memory or stack ran out.
-        is_out_of_memory: bool,
-    },
+    Ended(WorkerExit),
     /// The process ended because it could not read or write, or was used wrongly.
     Io {
         /// The exit.
@@ -82,7 +78,7 @@ pub enum WorkerError {
 impl fmt::Display for WorkerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ended { exit, .. } => write!(f, "it ended: {exit}"),
+            Self::Ended(exit) => write!(f, "it ended: {exit}"),
             Self::Io { exit, said } if said.is_empty() => write!(f, "it ended: {exit}"),
             Self::Io { exit, said } => write!(f, "it ended: {exit}; it printed {said:?}"),
             Self::Killed(signal) => write!(f, "it was killed from outside ({signal})"),
@@ -237,16 +233,14 @@ fn end_of(process: &mut Process) -> WorkerError {
     match end.stopped {
         Some(Stopped::Limit(limit)) => return WorkerError::Limit(limit),
         Some(Stopped::Sandbox(rule)) => return WorkerError::Sandbox(rule),
-        Some(Stopped::Aborted) => {
-            return WorkerError::Ended { exit: signal_name(libc::SIGABRT), is_out_of_memory: false };
-        }
+        Some(Stopped::Aborted) => return WorkerError::Ended(WorkerExit::Signal(libc::SIGABRT)),
         None => {}
     }
     let Some(status) = end.status else {
         return WorkerError::Protocol("it closed its pipes but did not end".to_owned());
     };
     match (status.code(), status.signal()) {
-        (Some(1 | 2), _) => WorkerError::Io { exit: describe(status), said: end.said },
+        (Some(1 | 2), _) => WorkerError::Io { exit: exit_of(status).to_string(), said: end.said },
         (_, Some(libc::SIGSYS)) => {
             let which = "seccomp, which does not allow a system call that it made; the kernel's log names it";
             WorkerError::Sandbox(which.to_owned())
@@ -254,9 +248,7 @@ fn end_of(process: &mut Process) -> WorkerError {
         (_, Some(libc::SIGXFSZ)) => WorkerError::Limit("a file that it wrote grew too large".to_owned()),
         // These signals come from a fault in the program itself; the others come from outside.
         (_, Some(libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP))
-        | (Some(_), None) => {
-            WorkerError::Ended { exit: describe(status), is_out_of_memory: matches!(status.code(), Some(11 | 12)) }
-        }
+        | (Some(_), None) => WorkerError::Ended(exit_of(status)),
         (_, signal) => WorkerError::Killed(signal_name(signal.unwrap_or_default())),
     }
 }

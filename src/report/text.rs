@@ -290,12 +290,8 @@ mod tests {
 
     fn divergences() -> Vec<Divergence> {
         let finding = |kind, syscall, recorded: Option<&str>, replayed: Option<&str>| Finding {
-            kind,
-            position: 7,
             syscall,
-            class: None,
-            recorded: recorded.map(str::to_owned),
-            replayed: replayed.map(str::to_owned),
+            ..Finding::new(kind, 7, recorded, replayed)
         };
         let all = vec![
             finding(FindingKind::Syscall, Some(0), Some("[\"send\"]"), Some("[\"exit\"]")),

@@ -25,7 +25,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use files::Files;
 use landlock::Rules;
@@ -47,7 +47,7 @@ pub(crate) use usage::{Gauges, Usage};
 pub const NOBODY: u32 = 65_534;
 
 /// The layers that must hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Every layer, or no worker.
@@ -90,7 +90,7 @@ impl FromStr for Mode {
 }
 
 /// A layer between a worker and the machine, in the order of `docs/sandbox.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
     /// 1. A session of its own that dies with us.

@@ -214,7 +214,7 @@ impl<'a> SpanOnItsWay<'a> {
             hash: self.planned.row.hash,
             start,
             relax_durability_rules: self.context.survey.relax_durability_rules,
-            base: self.report.base.label(),
+            base: self.report.base,
             is_base_unproved: self.report.is_base_unproved,
             judged,
             bundle: &|id| self.context.record.bundle(id).ok().flatten(),

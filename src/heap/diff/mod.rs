@@ -29,7 +29,7 @@ mod keymap;
 mod tell;
 mod walk;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::container::CounterMeaning;
 use super::graph::Label;
@@ -124,12 +124,13 @@ pub struct Difference {
 }
 
 /// Something that differs without a meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceKind {
     /// An address of the worker's memory, left behind by a regular expression with a lookahead or lookbehind.
     HostPointer,
     /// The remains of the last match of a regular expression.
+    #[serde(rename = "regexp_scratch")]
     RegExpScratch,
     /// A whole number that is an INTEGER in one heap and a NUMBER in the other.
     NumberRepresentation,

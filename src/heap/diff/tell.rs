@@ -2,7 +2,7 @@
 //!
 //! Owns the order. It must never leave out a difference without saying so, and decides nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -39,6 +39,9 @@ pub struct Place {
     pub line: Option<u32>,
     /// The number of differences on the way to it.
     pub behind: u32,
+    /// The kind of a difference without a meaning; `None` for one that has a meaning.
+    #[serde(skip)]
+    pub trace: Option<TraceKind>,
 }
 
 impl std::fmt::Display for Place {
@@ -57,13 +60,15 @@ impl Place {
     fn write(&self, to: &mut std::fmt::Formatter<'_>, [one, other]: [&str; 2]) -> std::fmt::Result {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".to_owned());
         write!(to, "{}: ", self.path)?;
-        match self.what {
-            "order" => write!(to, "the same, in another order")?,
-            "host_pointer" => {
+        match (self.trace, self.what) {
+            (None, "order") => write!(to, "the same, in another order")?,
+            (Some(TraceKind::HostPointer), _) => {
                 write!(to, "an address of the worker's memory, left in the data of {}", side(&self.recorded))?;
             }
-            "regexp_scratch" => write!(to, "what the last match left in the data of {}", side(&self.recorded))?,
-            "number_representation" => {
+            (Some(TraceKind::RegExpScratch), _) => {
+                write!(to, "remains of the last match in the data of {}", side(&self.recorded))?;
+            }
+            (Some(TraceKind::NumberRepresentation), _) => {
                 let (number, kind) = number_and_kind(&self.recorded);
                 let (_, kind_other) = number_and_kind(&self.replayed);
                 write!(to, "{number} is kept as {kind} in the {one} heap and as {kind_other} in the {other} one")?;
@@ -98,7 +103,7 @@ pub struct Told {
     /// The differences that no program can see, where the place is worth naming.
     pub traces: Vec<Place>,
     /// The number of each kind of them.
-    pub trace_counts: HashMap<&'static str, u64>,
+    pub trace_counts: BTreeMap<TraceKind, u64>,
 }
 
 /// Puts a comparison in words, at most so many places of each sort.
@@ -106,7 +111,7 @@ pub struct Told {
 pub fn tell(comparison: &Comparison<'_>, places_max: usize) -> Told {
     let trace_counts = TraceKind::ALL
         .into_iter()
-        .map(|kind| (kind.label(), comparison.trace_counts[kind as usize]))
+        .map(|kind| (kind, comparison.trace_counts[kind as usize]))
         .filter(|(_, count)| *count > 0)
         .collect();
     let mut told = Told {
@@ -220,6 +225,7 @@ impl Teller<'_> {
             file: origin.as_ref().and_then(|origin| origin.file.clone()),
             function: origin.map(|origin| name_of(&origin)),
             behind: difference.behind,
+            trace: None,
         }
     }
 
@@ -249,6 +255,7 @@ impl Teller<'_> {
             file: origin.as_ref().and_then(|origin| origin.file.clone()),
             function: origin.map(|origin| name_of(&origin)),
             behind: 0,
+            trace: Some(trace.kind),
         }
     }
 
