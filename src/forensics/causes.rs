@@ -10,10 +10,9 @@ use super::account::DeliveryAccount;
 use super::cost::Cost;
 use crate::evidence::Manifest;
 use crate::evidence::manifest::{WorkerColumn, WorkerOutcome};
-use crate::heap::diff::TraceKind;
 use crate::replay::Mark;
 use crate::span::BaseKind;
-use crate::verdict::{Finding, FindingClass, FindingKind, HeapAnswer, HeapLikeness, RepeatKind, WorkerExit};
+use crate::verdict::{Finding, FindingClass, FindingKind, HeapAnswer, HeapLikeness, RepeatKind, TraceKind, WorkerExit};
 
 /// How sure a rule is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

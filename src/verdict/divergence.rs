@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::TraceKind;
 use super::labels::labels;
 use super::{Finding, Partial};
-use crate::heap::diff::TraceKind;
 
 /// A divergence, with what makes it believable.
 #[derive(Debug)]

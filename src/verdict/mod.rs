@@ -8,6 +8,7 @@ mod exit;
 mod failure;
 mod finding;
 mod labels;
+mod trace_kind;
 mod unverifiable;
 
 use std::fmt;
@@ -18,6 +19,7 @@ pub use divergence::{Divergence, HeapAnswer, HeapLikeness, Repeat, RepeatKind, R
 pub use exit::{WorkerExit, signal_name};
 pub use failure::{Failure, NotApplicable};
 pub use finding::{Finding, FindingClass, FindingKind, SyscallNames};
+pub use trace_kind::TraceKind;
 pub use unverifiable::Unverifiable;
 
 use crate::transcript::Position;

@@ -14,7 +14,6 @@ const LONG: &[(&str, &str, &str)] = &[
     ("src/daemon/config/mod.rs", "read", "not divided yet"),
     ("src/daemon/metrics.rs", "new", "the table of all series"),
     ("src/daemon/mod.rs", "serve", "not divided yet"),
-    ("src/evidence/keeper.rs", "write", "not divided yet"),
     ("src/heap/diff/compare.rs", "slot", "one match over all kinds of slots"),
     ("src/heap/fingerprint.rs", "value", "one match over all kinds of slots"),
 ];
