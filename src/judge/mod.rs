@@ -1,7 +1,7 @@
-//! What the replays of a span say together: the first one finds, further ones in fresh processes say whether to believe it.
+//! The verdict of several replays of a span: the first one finds, further ones in fresh processes confirm.
 //!
-//! Owns the rule for a worker that ran out of memory, which is repeated alone before it counts. It must never take trouble
-//! of ours for a finding, nor drop a finding because a later replay did not have it.
+//! Owns the rule for a worker that ran out of memory: its replay is repeated alone before it counts. This module must never take trouble of
+//! ours for a finding, nor drop a finding because a later replay lacks it.
 
 pub(crate) mod heaps;
 
@@ -75,30 +75,47 @@ impl Judged {
     }
 }
 
-/// Replays a span, again if something differs, and says what that means.
+/// One of the two ways to replay a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Responses lie ready before the worker asks.
+    Ahead,
+    /// Message by message.
+    InStep,
+}
+
+/// Replays a span, again if something differs, and gives the verdict of all replays together.
 #[must_use]
 pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, repeats: &Repeats<'_>) -> Judged {
+    judge_by(span, repeats, |way| match way {
+        Way::Ahead => replay_ahead(span, start),
+        Way::InStep => replay(span, start),
+    })
+}
+
+/// [`judge`] without a worker of its own: `run` makes each replay.
+fn judge_by(span: &Span<'_>, repeats: &Repeats<'_>, run: impl Fn(Way) -> Replay) -> Judged {
     let memory = &repeats.shared.memory;
     let beside_others = || {
         let _shared = memory.read().unwrap_or_else(PoisonError::into_inner);
-        replay(span, start)
+        run(Way::InStep)
     };
-    let mut replays = if repeats.shared.prints(&span.id.vat) { Vec::new() } else { ahead(span, start, repeats.shared) };
+    let mut replays = if repeats.shared.prints(&span.id.vat) { Vec::new() } else { ahead(span, repeats.shared, &run) };
     if replays.is_empty() {
         replays.push(beside_others());
     }
     if replays[0].findings.is_empty() {
         replays.truncate(1);
-        return Judged { verdict: unsuspicious(span, &replays[0]), replays };
+        return Judged { verdict: without_finding(span, &replays[0]), replays };
     }
     if replays[0].is_out_of_memory && replays[0].findings_total == 1 {
-        // It may have been the machine that was short of it, and us who took it. Alone, and with nothing held, it counts.
+        // Perhaps the machine was short of memory because of our own replays. The result counts when the worker runs alone.
         let alone = memory.write().unwrap_or_else(PoisonError::into_inner);
-        let again = replay(span, start);
+        let again = run(Way::InStep);
         drop(alone);
         if again.findings.is_empty() && again.is_complete {
             tracing::warn!("{}: a worker ran out of memory, and did not when it ran alone", span.id);
-            return Judged { verdict: unsuspicious(span, &again), replays: vec![again] };
+            return Judged { verdict: without_finding(span, &again), replays: vec![again] };
         }
         replays.push(again);
     }
@@ -113,11 +130,11 @@ pub fn judge(span: &Span<'_>, start: &ReplayStart<'_>, repeats: &Repeats<'_>) ->
     Judged { verdict: diverged(span, &replays), replays }
 }
 
-/// The quick way. No replay if that could not be gone to the end; where it met a difference that way, what a replay that did not run
-/// ahead says of the same, and before it the first one unless it is confirmed.
-fn ahead(span: &Span<'_>, start: &ReplayStart<'_>, shared: &SharedReplays) -> Vec<Replay> {
+/// The quick way. Empty if the vat printed; on a difference the replay without running ahead, and before it the first one unless the second
+/// one confirms it.
+fn ahead(span: &Span<'_>, shared: &SharedReplays, run: &impl Fn(Way) -> Replay) -> Vec<Replay> {
     let _shared = shared.memory.read().unwrap_or_else(PoisonError::into_inner);
-    let quick = replay_ahead(span, start);
+    let quick = run(Way::Ahead);
     match quick.out_of_step {
         None => vec![quick],
         Some(OutOfStep::Printed) => {
@@ -125,7 +142,7 @@ fn ahead(span: &Span<'_>, start: &ReplayStart<'_>, shared: &SharedReplays) -> Ve
             Vec::new()
         }
         Some(OutOfStep::Differed) => {
-            let slow = replay(span, start);
+            let slow = run(Way::InStep);
             if quick.is_confirmed_by(&slow) { vec![slow] } else { vec![quick, slow] }
         }
     }
@@ -135,8 +152,8 @@ fn hash_of(replay: &Replay) -> Option<crate::transcript::Hash256> {
     replay.image.as_ref().map(Image::hash)
 }
 
-/// Of a replay without a finding.
-fn unsuspicious(span: &Span<'_>, replay: &Replay) -> Verdict {
+/// The verdict of a replay without a finding.
+fn without_finding(span: &Span<'_>, replay: &Replay) -> Verdict {
     match (&replay.failure, partial(span)) {
         (Some(failure), _) => Verdict::Failed(failure.clone()),
         (None, Some(partial)) if replay.is_complete => Verdict::Partial(partial),
@@ -199,3 +216,6 @@ fn count(outcomes: &mut Vec<RepeatOutcome>, findings: &[Finding]) {
         None => outcomes.push(RepeatOutcome { times: 1, findings: findings.to_vec() }),
     }
 }
+
+#[cfg(test)]
+mod tests;
