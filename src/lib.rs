@@ -4,11 +4,11 @@
 //!
 //! 1. [`transcript`] has the shapes of items; [`kernel_db`] opens and reads the node's database without harming the node.
 //! 2. [`record`] gives the items, images and bundles of a span, each proved by its hash: from the database, from copies of
-//!    ours, from the node's archives.
+//!    ours, from the node's archives, from its flight recorder.
 //! 3. [`history`] finds rows that contradict one another; [`plan`] decides what each span starts from.
 //! 4. [`span`] checks the order of a span's items; [`replay`] replays them in a worker that [`sandbox`] contains; [`judge`]
 //!    repeats what differs; [`verdict`] is the outcome.
-//! 5. [`verify`] is this way of one span, [`schedule`] walks many spans on several threads, [`report`] prints the outcomes.
+//! 5. [`verify`] takes one span through these modules, [`schedule`] many spans on several threads, [`report`] prints the outcomes.
 //! 6. `audit` checks the kernel's responses without a worker; [`evidence`] keeps a divergence; [`heap`] compares two heap
 //!    images whose hashes differ; [`forensics`] explains.
 //! 7. `daemon` does all of this beside a live node, with `store` as its memory and `tally` for its counters; [`cli`] is the program.
@@ -59,9 +59,11 @@ pub mod heap;
 
 pub mod forensics;
 
-mod daemon;
-mod store;
 mod tally;
+
+mod store;
+
+mod daemon;
 
 pub mod cli;
 

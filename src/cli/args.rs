@@ -161,7 +161,7 @@ pub(super) struct WorkerArgs {
     /// $XSNAP_WORKER, else the one of @agoric/xsnap in or above the working directory]
     #[arg(long = "worker", value_name = "PATH")]
     workers: Vec<PathBuf>,
-    /// Sandbox of the worker: default refuses to run without the base layers, strict without any layer, off has none
+    /// Sandbox of the worker: default requires the base layers, strict every layer; off disables the sandbox
     #[arg(long, value_name = "strict|default|off", default_value = "default", env = "SPANWATCH_WORKER_SANDBOX")]
     sandbox: Mode,
     /// If root: UID and GID of the worker
@@ -182,7 +182,7 @@ pub(super) struct WorkerArgs {
     /// Time of a span by the clock, without the time that the worker waits for a processor
     #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = parse_time, help_heading = LIMITS)]
     span_wall_max: Given<Duration>,
-    /// Time that a worker may do nothing in while an answer is expected
+    /// Longest idle time of a worker that owes a reply
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_time, help_heading = LIMITS)]
     stall_max: Given<Duration>,
     /// Memory of a worker

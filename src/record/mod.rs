@@ -1,7 +1,8 @@
 //! The record of a node: the items, heap images and bundles of its spans, wherever a copy of them lies.
 //!
-//! [`Record`] asks each source in one order ([`Origin::ALL`]): the database, our captures, the node's archives, its flight recorder. A source that has no copy,
-//! cannot be read, or has a copy that fails its proof is passed over for the next one; the answer names the source that gave it.
+//! [`Record`] asks each source in one order ([`Origin::ALL`]): the database, our captures, the node's archives, its flight recorder. A source
+//! that has no copy, cannot be read, or has a copy that fails its proof is passed over for the next one; the answer names the source that
+//! gave it. The flight recorder has items only; bundles are in the database only.
 //!
 //! | module | owns |
 //! |---|---|
@@ -113,8 +114,17 @@ impl Record {
         Self { recorder, ..self }
     }
 
-    fn sources(&self) -> [&dyn Source; 3] {
-        [&self.db, &self.captures, &self.archives]
+    /// The sources that have copies of their own, in the order of [`Origin::ALL`]. The recorder is asked last: its items are joined with those
+    /// that the others have.
+    fn sources(&self) -> impl Iterator<Item = &dyn Source> {
+        Origin::ALL.into_iter().filter_map(|origin| -> Option<&dyn Source> {
+            match origin {
+                Origin::Database => Some(&self.db),
+                Origin::Captures => Some(&self.captures),
+                Origin::Archive => Some(&self.archives),
+                Origin::Recorder => None,
+            }
+        })
     }
 
     /// The source that has the items of a span, of which the database has `present`. No item is read.

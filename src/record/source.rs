@@ -1,7 +1,8 @@
 //! One source of the record: asked for one copy, it gives it proved or says why not.
 //!
-//! Each source proves its own copies, as only it can name the row or file that is at fault. A new kind of source (an export directory, the
-//! node's flight recorder) is a further implementation of [`Source`]. A source must never ask another one.
+//! Each source proves its own copies, as only it can name the row or file that is at fault. A new kind of source (an export directory) is a further
+//! implementation of [`Source`]. A source must never ask another one: the recorder, whose items complete those of the others, is no `Source`
+//! but a step of `Record::items`.
 
 use super::Origin;
 use super::archives::Archives;
