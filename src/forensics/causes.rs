@@ -366,3 +366,6 @@ fn gc_schedule(facts: &Facts<'_>) -> Option<(Confidence, String)> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests;
