@@ -255,6 +255,38 @@ fn check_bundles(db: &KernelDb, rows: &[BundleRow]) -> Result<Vec<String>, DbErr
 }
 
 fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
+    write_node(out, report)?;
+    write_workers(out, report)?;
+    let good = report.bundles - report.bundle_faults.len() as u64;
+    writeln!(out, "bundles    {good} of {} match their IDs", report.bundles)?;
+    for fault in &report.bundle_faults {
+        writeln!(out, "           FAULT {fault}")?;
+    }
+    for fault in &report.archive_faults {
+        writeln!(out, "archives   FAULT {fault}")?;
+    }
+    for fault in &report.row_faults {
+        writeln!(out, "rows       FAULT {fault}")?;
+    }
+    if report.history.is_empty() {
+        writeln!(out, "history    each vat's rows form one chain")?;
+    }
+    for line in &report.history {
+        writeln!(out, "history    {line}")?;
+    }
+    if report.proposals.is_empty() {
+        return writeln!(out, "app.toml   nothing to change");
+    }
+    writeln!(out, "app.toml   for spans that close from now on, in section [swingset]:")?;
+    for (line, reason) in &report.proposals {
+        writeln!(out, "             {line}")?;
+        writeln!(out, "               {reason}")?;
+    }
+    Ok(())
+}
+
+/// The node: its database, its height, and what it keeps of closed spans.
+fn write_node(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
     writeln!(out, "database   {}", report.database)?;
     let position = match (&report.host_height, &report.crank_number) {
         (Some(height), Some(crank)) => format!(", at block {height}, crank {crank}"),
@@ -289,7 +321,11 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
         out,
         "           start: {} blank, {} from images in the database, {} from images in the archive, {} by chaining",
         kept.base_blank, kept.base_in_database, kept.base_in_archive, kept.base_by_chaining
-    )?;
+    )
+}
+
+/// The workers, and the sandbox of each.
+fn write_workers(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
     for worker in &report.workers {
         writeln!(out, "worker     {} ({}, sha256 {})", worker.path.display(), worker.version, worker.sha256)?;
         writeln!(out, "           {}", worker.found_by)?;
@@ -310,31 +346,6 @@ fn write_text(out: &mut Out<impl Write>, report: &Report) -> io::Result<()> {
     }
     if let Some(fault) = &report.worker_fault {
         writeln!(out, "worker     FAULT {fault}")?;
-    }
-    let good = report.bundles - report.bundle_faults.len() as u64;
-    writeln!(out, "bundles    {good} of {} match their IDs", report.bundles)?;
-    for fault in &report.bundle_faults {
-        writeln!(out, "           FAULT {fault}")?;
-    }
-    for fault in &report.archive_faults {
-        writeln!(out, "archives   FAULT {fault}")?;
-    }
-    for fault in &report.row_faults {
-        writeln!(out, "rows       FAULT {fault}")?;
-    }
-    if report.history.is_empty() {
-        writeln!(out, "history    each vat's rows form one chain")?;
-    }
-    for line in &report.history {
-        writeln!(out, "history    {line}")?;
-    }
-    if report.proposals.is_empty() {
-        return writeln!(out, "app.toml   nothing to change");
-    }
-    writeln!(out, "app.toml   for spans that close from now on, in section [swingset]:")?;
-    for (line, reason) in &report.proposals {
-        writeln!(out, "             {line}")?;
-        writeln!(out, "               {reason}")?;
     }
     Ok(())
 }

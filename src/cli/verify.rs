@@ -17,7 +17,7 @@ use crate::history::History;
 use crate::judge::{Repeats, SharedReplays};
 use crate::kernel_db::Access;
 use crate::log::Wishes;
-use crate::plan::plan;
+use crate::plan::{Unit, plan};
 use crate::replay::WorkerProgram;
 use crate::report::compared::Compared;
 use crate::report::{self, Totals, history, json, text};
@@ -114,29 +114,9 @@ pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
         write_history(&mut out, args.db.format, &survey.history)?;
         return Ok(exit(&totals, is_sound));
     }
-    let spans: usize = units.iter().map(Vec::len).sum::<usize>() * programs.len();
-    let bar = progress_bar(spans as u64, wishes);
-    let mut totals = Totals::default();
-    let mut compared = Compared::of(programs.len());
-    let mut columns = Columns::default();
-    let mut written = Ok(());
-    schedule::run(&context, &units, jobs, |report| {
-        totals.add(report);
-        compared.add(report);
-        columns.add(report, &context);
-        let line = match args.db.format {
-            Format::Text => text::span(report, programs.len()),
-            Format::Json => json::span(report),
-        };
-        // A reader sees each span at once.
-        written = bar.suspend(|| out.write_lines(&line).and_then(|()| out.flush()));
-        bar.inc(1);
-        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
-    bar.finish_and_clear();
-    columns.note();
+    let (totals, compared, written) = verify_all(&context, &units, jobs, args.db.format, &mut out, wishes);
     if written.is_err() && (totals.count(VerdictKind::Diverged) > 0 || totals.contradictions > 0) {
-        // Nobody reads on, but the exit code can still tell.
+        // The reader has left, but the exit code can still tell.
         return Ok(Exit::Diverged);
     }
     written?;
@@ -148,6 +128,40 @@ pub(super) fn run(args: VerifyArgs, wishes: Wishes) -> Result<Exit, CliError> {
         write_summary(&mut out, args.db.format, &totals, &compared, &programs, began.elapsed())?;
     }
     Ok(exit(&totals, is_sound))
+}
+
+/// Verifies the units and prints a line for each span as soon as its turn comes, until the reader leaves.
+fn verify_all(
+    context: &Context<'_>,
+    units: &[Unit],
+    jobs: NonZeroUsize,
+    format: Format,
+    out: &mut Out<impl Write>,
+    wishes: Wishes,
+) -> (Totals, Compared, io::Result<()>) {
+    let workers = context.programs.len();
+    let spans: usize = units.iter().map(Vec::len).sum::<usize>() * workers;
+    let bar = progress_bar(spans as u64, wishes);
+    let mut totals = Totals::default();
+    let mut compared = Compared::of(workers);
+    let mut columns = Columns::default();
+    let mut written = Ok(());
+    schedule::run(context, units, jobs, |report| {
+        totals.add(report);
+        compared.add(report);
+        columns.add(report, context);
+        let line = match format {
+            Format::Text => text::span(report, workers),
+            Format::Json => json::span(report),
+        };
+        // A reader sees each span at once.
+        written = bar.suspend(|| out.write_lines(&line).and_then(|()| out.flush()));
+        bar.inc(1);
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    bar.finish_and_clear();
+    columns.note();
+    (totals, compared, written)
 }
 
 /// The end of the output: the totals, and what sets the workers apart where there are several.
