@@ -1,4 +1,4 @@
-//! What is there, what can be verified, and from what each span starts.
+//! The plan: the spans that can be verified, and the base of each.
 //!
 //! Owns the decision how a span's worker gets its heap: blank, from a recorded image, or by replaying the spans before
 //! it. Spans that depend on one another form a [`Unit`]; units are independent. It decides from rows alone and reads no
@@ -14,7 +14,7 @@ use crate::record::{Image, ItemsAt, Origin, Record};
 use crate::span::{BaseKind, SpanBegins, SpanEnds};
 use crate::transcript::{Hash256, Position, VatId};
 
-/// How many spans' items are looked at in one read: on a node that keeps all of them each takes a while.
+/// Number of spans whose items are examined in one read: on a node that keeps all items each takes a while.
 const SPANS_A_READ: usize = 1_000;
 
 /// Everything about a database that decides what can be verified.
@@ -32,11 +32,11 @@ pub struct Survey {
     pub relax_durability_rules: bool,
     /// Rows that can't be read, a sentence each.
     pub faults: Vec<String>,
-    /// Where the histories of the vats that were asked for break.
+    /// Breaks in the histories of the vats that were asked for.
     pub history: History,
 }
 
-/// What the check of the histories needs beside the rows, all from one read.
+/// Facts that the check of the histories needs beside the rows, all from one read.
 struct Census {
     lists: VatLists,
     items: BTreeMap<VatId, (Position, Position)>,
@@ -178,7 +178,7 @@ impl Survey {
     }
 }
 
-/// Which spans are asked for.
+/// The spans that are asked for.
 #[derive(Debug, Default, Clone)]
 pub struct Selection {
     /// IDs or names; all vats if empty.
@@ -206,7 +206,7 @@ impl Selection {
     }
 }
 
-/// What a span's worker starts from.
+/// The base of a span: the state from which its worker starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
     /// Nothing: it is given its bundles.
@@ -238,13 +238,13 @@ pub enum NoBase {
     /// The span before it cannot be replayed, as items are missing.
     #[error("the span before it, which starts at {start}, does not have all its items")]
     ItemsMissing {
-        /// Where that span starts.
+        /// The first position of that span.
         start: Position,
     },
     /// The span before it has no base either.
     #[error("the span before it, which starts at {start}, has no image to start from either")]
     NoImageBefore {
-        /// Where that span starts.
+        /// The first position of that span.
         start: Position,
     },
 }
@@ -252,13 +252,13 @@ pub enum NoBase {
 /// Whether a span can be verified, as far as rows tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outlook {
-    /// Its items and its base are there.
+    /// The items and the base are there.
     Verifiable,
-    /// Its vat runs in the kernel's process: there is nothing to verify.
+    /// The vat runs in the kernel's process: there is nothing to verify.
     Local,
-    /// It is still open.
+    /// The span is still open.
     Open,
-    /// It cannot be verified.
+    /// The span cannot be verified.
     Not(Obstacle),
 }
 
@@ -271,12 +271,12 @@ pub enum Obstacle {
     /// Some items are missing.
     #[error("only {present} of its {count} items are there")]
     ItemsMissing {
-        /// How many there are.
+        /// The number of items that are there.
         present: u64,
-        /// How many there should be.
+        /// The number of items that should be there.
         count: u64,
     },
-    /// It has no base.
+    /// The span has no base.
     #[error("the image that it starts from is gone, and {0}")]
     NoBase(NoBase),
     /// The rows of its vat contradict one another there.
@@ -298,7 +298,7 @@ impl Outlook {
 }
 
 impl Base {
-    /// Its kind.
+    /// The kind of base.
     #[must_use]
     pub fn kind(&self) -> BaseKind {
         match self {
@@ -314,17 +314,17 @@ impl Base {
 /// A closed span and how it can be replayed.
 #[derive(Debug, Clone)]
 pub struct PlannedSpan {
-    /// Its row.
+    /// The span's row.
     pub row: SpanRow,
-    /// How many of its items the database has.
+    /// The number of its items in the database.
     pub items_present: u64,
-    /// How it begins, where rows tell.
+    /// The span's first item, if rows tell.
     pub begins: Option<SpanBegins>,
-    /// How it ends, where rows tell.
+    /// The span's end, if rows tell.
     pub ends: Option<SpanEnds>,
-    /// Where its items are.
+    /// The source of the items.
     pub items: ItemsAt,
-    /// What its worker starts from.
+    /// The base.
     pub base: Base,
     /// Whether it was asked for; if not, it is replayed because one that was asked for starts from its image.
     pub is_asked: bool,
@@ -335,9 +335,9 @@ pub struct PlannedSpan {
 /// A span that saved the image from which the next one starts.
 #[derive(Debug, Clone)]
 pub struct SpanBefore {
-    /// Its row.
+    /// The span's row.
     pub row: SpanRow,
-    /// Where its items are.
+    /// The source of the items.
     pub items: ItemsAt,
     /// Whether it was asked for itself.
     pub is_asked: bool,

@@ -69,11 +69,11 @@ impl SpanEnds {
     }
 }
 
-/// What a span's worker started from.
+/// The kind of base from which a span's worker started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseKind {
-    /// Its bundles.
+    /// The bundles of a blank worker.
     Blank,
     /// The recorded image, from the node.
     Recorded,
@@ -83,7 +83,7 @@ pub enum BaseKind {
     Chained,
     /// Nothing: there was no image.
     Missing,
-    /// What an evidence folder holds.
+    /// The base in an evidence folder.
     Evidence,
 }
 
@@ -119,7 +119,7 @@ pub struct Span<'a> {
     pub seen_to: Position,
 }
 
-/// What a worker is given before the first delivery.
+/// The state that a worker is given before the first delivery.
 #[derive(Debug)]
 pub enum Beginning<'a> {
     /// Programs to evaluate in a blank worker, then the arguments of `setBundle`.
@@ -275,7 +275,7 @@ mod tests {
     const UNMETERED: &str = r#"{"d":["bringOutYourDead"],"sc":[],"r":{"status":"ok"}}"#;
     const BUSY_SAVE: &str = r#"{"d":["save-snapshot"],"sc":[{"s":["exit",false,{}],"r":["ok",null]}],"r":{"status":"ok","snapshotID":"f467b89caf819ee4ba76ffecf353d99eb374b673ea01da456beb73a9a9d372e6"}}"#;
 
-    /// What a span of these items is: its end, its deliveries and the end of what was seen; or the reason why it is none.
+    /// The span of these items (its end, its deliveries, the end of the part that was seen), or the reason why they make no span.
     fn told(texts: &[&str], ends_by_rows: Option<SpanEnds>, is_whole: bool) -> String {
         let id = SpanId { vat: VatId::new("v7"), start: 5, end: 5 + texts.len() as u64 + u64::from(!is_whole) };
         let items: Vec<_> =

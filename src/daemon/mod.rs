@@ -116,7 +116,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
 
 async fn serve(shared: &Arc<Shared>) -> Result<(), DaemonError> {
     let descriptors = neighbour::raise_descriptor_limit();
-    // Before anything is begun: whoever can't have the port has not touched the node either.
+    // First of all: a daemon that cannot have the port must not touch the node.
     let listener = match shared.config.listen {
         Some(address) => {
             let bound = TcpListener::bind(address).await;
@@ -220,7 +220,7 @@ async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
     }
 }
 
-/// Lets running replays come to their end for a while. What does not is due again at the next start: its worker dies with
+/// Waits a while for running replays. A span whose replay does not end is due again at the next start: its worker dies with
 /// this process.
 async fn stop(
     shared: &Shared,

@@ -30,7 +30,7 @@ fn refusal(own: IpAddr, error: &io::Error) -> Option<String> {
 
 /// The address that this machine has to others. A socket that is connected says so; nothing is sent.
 fn outward(is_ipv4: bool) -> Option<IpAddr> {
-    // Addresses that are nobody's (RFC 5737, RFC 3849).
+    // Addresses that are reserved for documentation (RFC 5737, RFC 3849).
     let (any, nobody): (IpAddr, IpAddr) = if is_ipv4 {
         (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(203, 0, 113, 1).into())
     } else {

@@ -1,6 +1,6 @@
 //! The threads that replay: each takes the span that is due next, replays it, and writes its verdict.
 //!
-//! A verdict is reported only once it is in the store, and only by whoever put it there. What fails for a reason of ours
+//! A verdict is reported only once it is in the store, and only by the thread that put it there. A failure of ours
 //! is tried again, with growing pauses, a limited number of times.
 
 use std::collections::HashSet;

@@ -54,7 +54,7 @@ struct LookLoop<'a> {
 
 impl<'a> LookLoop<'a> {
     fn new(shared: &'a Arc<Shared>) -> Self {
-        // One event is as good as many: whoever looks sees all that is there.
+        // One event is as good as many: a look sees every commit.
         let (sender, events) = sync_channel(1);
         Self { shared, tracker: Tracker::new(shared), events, sender, watcher: None, watch_tried: None }
     }

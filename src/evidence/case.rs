@@ -162,7 +162,7 @@ impl Case {
         }
     }
 
-    /// The recorded image at the end of the span, where it was to be had.
+    /// The recorded image at the end of the span, if a source had it.
     ///
     /// # Errors
     /// When it is damaged.

@@ -1,6 +1,6 @@
 //! The facts that evidence states: of a worker, of an outcome, of an engine.
 //!
-//! Owns the way from what replays showed to what `manifest.json` and `workers.json` hold. It must never write.
+//! Owns the facts that `manifest.json` and `workers.json` take from replays. This module must never write a file.
 
 use super::manifest::{EngineFacts, ImageFacts, OutcomeFacts, WorkerColumn, WorkerFacts, WorkerOutcome};
 use super::{keeper::Witness, replayed};

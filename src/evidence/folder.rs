@@ -85,7 +85,7 @@ impl Folder {
         }
     }
 
-    /// A file as it is stored; `None` if there is none.
+    /// A file as it is stored; `None` if the folder lacks it.
     pub(super) fn stored(&self, name: &str) -> io::Result<Option<File>> {
         // What was not looked at is not there.
         if !self.sizes.contains_key(name) {
@@ -97,7 +97,7 @@ impl Folder {
         }
     }
 
-    /// A file's content, whichever way it is stored; `None` if there is none.
+    /// A file's content, in either form of storage; `None` if the folder lacks it.
     pub(super) fn content(&self, name: &str) -> io::Result<Option<Content>> {
         let Some(form) = form_of(name) else { return Ok(None) };
         for stored in [name.to_owned(), format!("{name}{ENDING}")] {

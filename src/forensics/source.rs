@@ -122,7 +122,7 @@ impl Source {
     /// Reads an image.
     ///
     /// # Errors
-    /// When there is none, or it can't be read.
+    /// When no image is there, or it can't be read.
     pub fn open(name: &str) -> Result<Self, SourceError> {
         let path = Path::new(name);
         // A file may be called anything.

@@ -14,13 +14,13 @@ use crate::span::Span;
 use crate::transcript::VatId;
 use crate::verdict::{Divergence, Failure, Finding, Partial, Repeat, RepeatOutcome, Verdict};
 
-/// How often a divergence is repeated unless told otherwise.
+/// Default number of repetitions of a divergence.
 pub const REPEATS: u32 = 3;
 
-/// How often divergences are repeated, beside which other replays.
+/// The repetition of divergences, and the state that replays share.
 #[derive(Debug, Clone, Copy)]
 pub struct Repeats<'a> {
-    /// How often a divergence is repeated.
+    /// Number of repetitions of a divergence.
     pub times: u32,
     /// The state that all replays of the process share.
     pub shared: &'a SharedReplays,
@@ -45,10 +45,10 @@ impl SharedReplays {
     }
 }
 
-/// What came of a span's replays.
+/// The replays of a span and their verdict.
 #[derive(Debug)]
 pub struct Judged {
-    /// What can be said of the span.
+    /// The verdict of the span.
     pub verdict: Verdict,
     /// The first replay, and the repeats if it had findings. An image that an earlier one gave too is not kept again.
     pub replays: Vec<Replay>,
@@ -181,7 +181,7 @@ fn diverged(span: &Span<'_>, replays: &[Replay]) -> Verdict {
     })
 }
 
-/// What the repeats say of the first replay's findings.
+/// The agreement of the repeats with the first replay's findings.
 fn repeat(once: &Replay, repeats: &[Replay]) -> Repeat {
     let mut others: Vec<RepeatOutcome> = Vec::new();
     let mut trouble = None;

@@ -84,7 +84,7 @@ pub(super) fn special_beside(path: &Path) -> io::Result<Option<(PathBuf, Special
     Ok(None)
 }
 
-/// The size of the `-wal` file, 0 if there is none.
+/// The size of the `-wal` file in bytes; 0 without one.
 ///
 /// # Errors
 /// When it can't be looked at.

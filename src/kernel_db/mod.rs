@@ -151,7 +151,7 @@ impl KernelDb {
     /// Finds the database: `path` is the file or the directory that holds it.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no database.
     pub fn locate(path: &Path) -> Result<Self, DbError> {
         let file = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
         // The real file: SQLite looks for the -wal beside it, not beside a link to it.
@@ -203,7 +203,7 @@ impl KernelDb {
     /// The identity of the file that is there now.
     ///
     /// # Errors
-    /// When there is none, or it can't be looked at.
+    /// When there is no database, or its files can't be examined.
     pub fn identity(&self) -> Result<Identity, DbError> {
         identity(&self.real_path()?)
     }

@@ -17,7 +17,7 @@ use crate::files::regular::{self, Special};
 use crate::transcript::{Hash256, Items, ItemsError, Position, SpanId, VatId};
 use crate::verdict::{Failure, Unverifiable};
 
-/// Where archive files may be; each directory is optional.
+/// The two archive directories; each is optional.
 #[derive(Debug, Default)]
 pub struct Archives {
     transcripts: Option<Directory>,
@@ -33,7 +33,7 @@ struct Directory {
     names: Option<HashSet<String>>,
 }
 
-/// Which of the two archives.
+/// One of the two archives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArchiveKind {
     /// Of items.
@@ -70,11 +70,11 @@ pub enum ArchiveError {
         kind.setting()
     )]
     Unlisted {
-        /// Which archive it should be.
+        /// The archive that the directory should be.
         kind: ArchiveKind,
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The directory has files, and none that such an archive has.
@@ -85,7 +85,7 @@ pub enum ArchiveError {
         kind.setting()
     )]
     Another {
-        /// Which archive it should be.
+        /// The archive that the directory should be.
         kind: ArchiveKind,
         /// The directory.
         path: PathBuf,
@@ -287,7 +287,7 @@ mod tests {
         (dir, archives)
     }
 
-    /// What is said of a file that is not believed.
+    /// The reason why a file is not believed.
     fn refusal(archives: &Archives) -> String {
         match archives.items_of(&span(), Items::default().hash()) {
             Err(Miss::Damaged(reason)) => reason.to_string(),

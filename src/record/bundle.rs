@@ -22,10 +22,10 @@ const UNPACKED_BYTES_MAX: u64 = 128 << 20;
 /// Why a bundle can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// It is not what its ID names.
+    /// The bundle does not match its ID.
     #[error("it does not match its ID: {0}")]
     Mismatch(String),
-    /// Its ID or its content has a form that is not known here.
+    /// The ID or the content has an unknown form.
     #[error("it is unreadable: {0}")]
     Unreadable(String),
 }

@@ -40,28 +40,28 @@ pub enum ImageError {
     /// The gzip is cut or damaged.
     #[error("its compressed form is damaged after {bytes} bytes of image: {source}")]
     Gzip {
-        /// How much came out before.
+        /// Bytes of image before the damage.
         bytes: u64,
-        /// What the decoder said.
+        /// The decoder's error.
         source: io::Error,
     },
-    /// It is not the image that the record speaks of.
+    /// The image is not the recorded one.
     #[error("its sha256 is {found}, recorded is {recorded}")]
     Hash {
-        /// What it should be.
+        /// The recorded hash.
         recorded: Hash256,
-        /// What it is.
+        /// The image's hash.
         found: Hash256,
     },
-    /// It goes on and on.
+    /// The image is larger than an image can be.
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
-    /// Where it should be there is a FIFO, a device, a link or something else of the kind.
+    /// A FIFO, a device, a link or the like stands in the place of the file.
     #[error("{} is not read: {special}", path.display())]
     Special {
-        /// Which file.
+        /// The path.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file.
         special: Special,
     },
     /// The system gave no memory, or not the file.
@@ -116,7 +116,7 @@ impl Image {
         // A gzip ends with its size, modulo 2^32.
         let stated = gzip.last_chunk().map_or(0, |size| u64::from(u32::from_le_bytes(*size)));
         let bytes = recorded_bytes.unwrap_or(stated);
-        // Nobody's word makes us take more memory than the gzip can fill.
+        // No stated size takes more memory than the gzip can fill.
         if bytes > AT_ONCE_BYTES_MAX || bytes / INFLATION_MAX > gzip.len() as u64 {
             return Ok(None);
         }
@@ -165,7 +165,7 @@ impl Image {
         self.hash
     }
 
-    /// Its size.
+    /// The size in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -269,7 +269,7 @@ impl Intake {
     }
 
     fn finish_as(self, hash: Hash256) -> Result<Image, ImageError> {
-        // What the file held before may have been longer.
+        // The previous content of the file may have been longer.
         self.file.set_len(self.bytes)?;
         if !is_memory_kept() {
             seal(&self.file)?;

@@ -230,7 +230,7 @@ impl Record {
     ///
     /// # Errors
     /// [`Unverifiable::BaseDamaged`] if every copy is damaged; [`Failure`] if a source could not be read, or if no source has a copy (any more):
-    /// whoever asks has seen one, so another attempt starts from what is left.
+    /// the plan has seen one, so another attempt starts from the copies that are left.
     pub fn image(
         &self,
         vat: &VatId,

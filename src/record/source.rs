@@ -15,11 +15,11 @@ use crate::verdict::{Failure, Unverifiable};
 /// Why a source gives no copy.
 #[derive(Debug)]
 pub(super) enum Miss {
-    /// It has none.
+    /// The source has no copy.
     Absent,
-    /// Its copy is not what was recorded.
+    /// The copy is not what was recorded.
     Damaged(Unverifiable),
-    /// It could not be read.
+    /// The source could not be read.
     Trouble(Failure),
     /// The node's database is away, so no other source could be judged by its rows either.
     NodeAway(Failure),
@@ -43,7 +43,7 @@ impl From<DbError> for Miss {
     }
 }
 
-/// What an image's fault means, told with the place of the copy.
+/// The miss that an image's fault means, with the place of the copy.
 pub(super) fn image_miss(place: &str, error: ImageError) -> Miss {
     match error {
         ImageError::Io(error) => Miss::Trouble(Failure::System(format!("failed to read the image {place}: {error}"))),

@@ -1,4 +1,4 @@
-//! Which copy a record takes, and what it says when there is none.
+//! The copy that a record takes, and its answer without one.
 
 use std::sync::Arc;
 
@@ -116,7 +116,7 @@ fn row() -> SpanRow {
     SpanRow { id, hash: Some(items(&TEXTS).hash()), is_current: false, incarnation: 0 }
 }
 
-/// What a record says of the span's items: the source and the number of items, or the label of the reason.
+/// The answer of a record for the span's items: their source and number, or the label of the reason.
 fn told(record: &Record) -> String {
     match record.items(&row()) {
         Ok((text, origin)) => {

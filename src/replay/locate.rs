@@ -215,7 +215,7 @@ impl WorkerProgram {
     /// its sandbox.
     ///
     /// # Errors
-    /// When there is none, one of those named is no worker, the nearest one could be a stranger's, or the sandbox that was
+    /// When no worker is found, one of those named is no worker, the nearest one could be a stranger's, or the sandbox that was
     /// asked for can't be made.
     pub fn find(named: &Named, settings: &Settings, limits: &Limits) -> Result<Vec<Self>, LocateError> {
         let here = std::env::current_dir().unwrap_or_default();

@@ -53,7 +53,7 @@ struct Meter {
 /// Reads a message.
 ///
 /// # Errors
-/// When it is none of the protocol's.
+/// When the protocol has no such message.
 pub fn parse(message: &[u8]) -> Result<FromWorker<'_>, MessageError> {
     match message.split_first() {
         None => Err(error("an empty message", message)),

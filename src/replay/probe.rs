@@ -145,7 +145,7 @@ enum Answer {
 /// Runs the self-test: the results, and the reason why one could not be compared.
 ///
 /// # Errors
-/// When a result differs, or there is none, and a sandbox could be the reason.
+/// When a result differs or is missing, and a sandbox could be the reason.
 pub(super) fn self_test(
     sandbox: &Sandbox,
     limits: &Limits,

@@ -206,7 +206,7 @@ impl Worker {
     /// Takes the image that the worker has written, after it said so: it was expected, and can be taken once.
     ///
     /// # Errors
-    /// When there is none, or it is too large.
+    /// When no image comes, or it is too large.
     pub fn take_image(&mut self) -> Result<Image, WorkerError> {
         let mut intake = self.intake.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         while take(&mut intake, &mut self.saved)? {}

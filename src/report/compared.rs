@@ -12,7 +12,7 @@ use crate::verify::SpanReport;
 use crate::visible::Lines;
 use crate::words::plural;
 
-/// What each worker did with each span. Keeps a verdict for each span and worker; nothing for one worker alone.
+/// The outcome of each span with each worker. Keeps a verdict for each span and worker; nothing for one worker alone.
 #[derive(Debug)]
 pub struct Compared {
     of_worker: Vec<Totals>,

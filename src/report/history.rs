@@ -1,4 +1,4 @@
-//! Where histories break, for people and for programs: the same lines in `verify`, `spans` and `doctor`.
+//! Breaks of histories, for people and for programs: the same lines in `verify`, `spans` and `doctor`.
 
 use serde::Serialize;
 

@@ -93,7 +93,7 @@ struct SummaryLine<'a> {
 /// Any line's text, without its end.
 #[must_use]
 pub fn line(value: &impl Serialize) -> String {
-    // What is serialized here has string keys and finite numbers, so there is nothing that could fail.
+    // The values have string keys and finite numbers, so nothing can fail.
     let text = serde_json::to_string(value).unwrap_or_default();
     crate::visible::json(&text).into_owned()
 }

@@ -1,4 +1,4 @@
-//! How results are told: a line a span for people ([`text`]), an object a line for programs ([`json`]), and where a
+//! Results in print: a line a span for people ([`text`]), an object a line for programs ([`json`]), and the places where a
 //! vat's rows contradict one another ([`history`]).
 
 pub mod compared;
@@ -13,7 +13,7 @@ use crate::tally::{Counter, Tally};
 use crate::verdict::{Verdict, VerdictKind};
 use crate::verify::SpanReport;
 
-/// What became of all spans together.
+/// The totals of all spans.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Totals {
     /// The counters of verdicts and of what was compared.

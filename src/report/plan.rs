@@ -26,11 +26,11 @@ pub struct Plan {
 /// The closed spans of a plan, by what their rows say.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Expected {
-    /// Its items and the image that it starts from are there.
+    /// Spans whose items and base are there.
     replayed: u64,
     /// Something is gone, or the vat's history is broken there.
     unverifiable: u64,
-    /// Its vat runs inside the kernel's process.
+    /// Spans of vats that run inside the kernel's process.
     not_applicable: u64,
 }
 

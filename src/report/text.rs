@@ -74,7 +74,7 @@ pub fn span(report: &SpanReport, workers: usize) -> String {
     text.into_text_without_end()
 }
 
-/// What differs, whether it does so always, and what is kept of it.
+/// The lines of a divergence: findings, agreement of the replays, evidence.
 fn diverged(report: &SpanReport, divergence: &Divergence, text: &mut Lines) {
     let vat = &report.id.vat;
     for finding in &divergence.findings {

@@ -70,7 +70,7 @@ pub enum StoreError {
     /// Another daemon has it.
     #[error("another spanwatch daemon uses the state directory {}: stop it, or give this one another state.dir", .0.display())]
     Locked(PathBuf),
-    /// There is none.
+    /// No store is there.
     #[error("there is no store at {}: name the daemon's state directory with --state-dir, or its --config", .0.display())]
     Missing(PathBuf),
     /// This user may not look.
@@ -189,7 +189,7 @@ impl Store {
     /// Opens the store that a daemon uses, or used, to write to it. One of an earlier version is migrated, unless a daemon has it.
     ///
     /// # Errors
-    /// When there is none, it belongs to another user, or it can't be opened.
+    /// When no store is there, it belongs to another user, or it can't be opened.
     pub fn open_beside_the_daemon(dir: &Path) -> Result<Self, StoreError> {
         let path = existing(dir)?;
         let dir = own::check_directory(dir)?;
@@ -207,7 +207,7 @@ impl Store {
     /// not be allowed to write to it.
     ///
     /// # Errors
-    /// When there is none, or it can't be opened.
+    /// When no store is there, or it can't be opened.
     pub fn open_to_read(dir: &Path) -> Result<Self, StoreError> {
         let path = existing(dir)?;
         if rustix::fs::access(&path, rustix::fs::Access::WRITE_OK).is_ok() {

@@ -73,7 +73,7 @@ impl Items {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no item.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()

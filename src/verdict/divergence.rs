@@ -13,11 +13,11 @@ use super::{Finding, Partial};
 /// A divergence, with what makes it believable.
 #[derive(Debug)]
 pub struct Divergence {
-    /// What differed, by position; at least one.
+    /// The differences, by position; at least one.
     pub findings: Vec<Finding>,
-    /// How many findings there were in all: not all are kept of a worker that goes completely astray.
+    /// The number of all findings; a worker that goes astray gives more than are kept.
     pub findings_total: usize,
-    /// What went wrong on our side after the findings, if something did.
+    /// The failure on our side after the findings, if there was one.
     pub failure: Option<String>,
     /// Whether a fresh process did the same.
     pub repeat: Repeat,
@@ -27,7 +27,7 @@ pub struct Divergence {
     pub heap: Option<Box<HeapAnswer>>,
 }
 
-/// What two heaps whose images have different hashes are to each other.
+/// The likeness of two heaps whose images have different hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeapLikeness {
@@ -37,7 +37,7 @@ pub enum HeapLikeness {
     GcSchedule,
     /// Not the same heap.
     Different,
-    /// They could not be compared.
+    /// The heaps could not be compared.
     #[default]
     Unknown,
 }
@@ -64,18 +64,18 @@ impl HeapLikeness {
     }
 }
 
-/// What comparing two heaps gave.
+/// The result of comparing two heaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeapAnswer {
     /// The answer.
     pub answer: HeapLikeness,
     /// The first places that differ, the most telling first, each as the vat's author would name it.
     pub places: Vec<String>,
-    /// How many there are.
+    /// The number of all places.
     pub places_total: u64,
     /// The first places where only how the engine keeps something differs: people can learn from it.
     pub traces: Vec<String>,
-    /// How often each kind of that was found.
+    /// The number of traces of each kind.
     #[serde(serialize_with = "by_label")]
     pub trace_counts: BTreeMap<TraceKind, u64>,
     /// The kind of each of `traces`, in the same order. Absent in evidence of version 0.1.0.
@@ -114,21 +114,21 @@ impl HeapAnswer {
     }
 }
 
-/// What came of the further replays that every divergence gets, each in a fresh process from the same base.
+/// The agreement of the further replays that every divergence gets, each in a fresh process from the same base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Repeat {
     /// The same findings each time.
     Deterministic,
     /// Not each time: what else there was.
     Flaky(Vec<RepeatOutcome>),
-    /// They failed for a reason of ours.
+    /// The repeats failed for a reason of ours.
     Unconfirmed(String),
 }
 
-/// What some of several replays found.
+/// The findings that some of several replays share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepeatOutcome {
-    /// How many.
+    /// The number of these replays.
     pub times: u32,
     /// What; empty if they did as recorded.
     pub findings: Vec<Finding>,

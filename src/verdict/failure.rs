@@ -5,7 +5,7 @@
 use super::labels::labels;
 use crate::transcript::Position;
 
-/// What went wrong on our side, or on the worker's in a way that says nothing about the record.
+/// Trouble on our side, or on the worker's, that says nothing about the record.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     /// The worker's process could not be started.
@@ -16,7 +16,7 @@ pub enum Failure {
     WorkerProtocol {
         /// Where.
         position: Position,
-        /// What it said.
+        /// The message.
         error: String,
     },
     /// The worker could not read or write (its exits 1 and 2): also an image of another engine's.
@@ -24,12 +24,12 @@ pub enum Failure {
     WorkerIo {
         /// Where.
         position: Position,
-        /// Its exit.
+        /// The exit of the process.
         exit: String,
-        /// What it printed, if anything.
+        /// The worker's last output; may be empty.
         said: String,
     },
-    /// Somebody else ended the worker: the kernel for want of memory, or a person.
+    /// Another process ended the worker: the kernel as memory ran out, or a person.
     #[error("the worker was killed from outside at position {position} ({signal})")]
     WorkerKilled {
         /// Where.
@@ -42,7 +42,7 @@ pub enum Failure {
     Limit {
         /// Where.
         position: Position,
-        /// Which limit.
+        /// The limit.
         limit: String,
     },
     /// The sandbox killed the worker: it tried what it may not do.
@@ -50,7 +50,7 @@ pub enum Failure {
     Sandbox {
         /// Where.
         position: Position,
-        /// Which layer of the sandbox, and over what.
+        /// The layer of the sandbox, and the forbidden act.
         rule: String,
     },
     /// The database could not be read.
@@ -73,7 +73,7 @@ labels! { Failure {
 } }
 
 impl Failure {
-    /// What to do about it.
+    /// Advice for the operator.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {

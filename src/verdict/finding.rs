@@ -84,7 +84,7 @@ pub struct Finding {
     /// Number of the first argument that differs, from 1, for two syscalls of one name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argument: Option<usize>,
-    /// How the worker ended, for [`FindingKind::WorkerExit`]. Absent in evidence of version 0.1.0.
+    /// The end of the worker's process, for [`FindingKind::WorkerExit`]. Absent in evidence of version 0.1.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<WorkerExit>,
     /// The known phenomenon that it belongs to.

@@ -1,4 +1,4 @@
-//! What can be said of a span. Closed enums, and this is the one place where they become words.
+//! The outcomes of a span: closed enums, and the one place where they become words.
 //!
 //! A divergence is what a healthy worker did otherwise than recorded. It is never mixed with what could not be checked
 //! ([`Unverifiable`]: the record is incomplete or damaged) nor with trouble on our side ([`Failure`]).
@@ -38,7 +38,7 @@ pub enum Verdict {
     Contradicted(Box<Verdict>),
     /// The record can't be replayed.
     Unverifiable(Unverifiable),
-    /// It could have been replayed, but something on our side went wrong.
+    /// The span could have been replayed, but something on our side went wrong.
     Failed(Failure),
     /// There is nothing to replay. Counted, and decides nothing.
     NotApplicable(NotApplicable),
@@ -87,7 +87,7 @@ impl Verdict {
         }
     }
 
-    /// Where the part that could be seen ends, if that is not all.
+    /// The end of the part that could be seen, if that is not the whole span.
     #[must_use]
     pub fn partial(&self) -> Option<Partial> {
         match self {
@@ -147,12 +147,12 @@ impl VerdictKind {
     }
 }
 
-/// How much of a span could be seen.
+/// The part of a span that could be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Partial {
     /// One past the last position that was replayed and compared.
     pub seen_to: Position,
-    /// Where the span ends.
+    /// The end of the span.
     pub end: Position,
 }
 

@@ -25,9 +25,9 @@ pub enum Unverifiable {
     ItemsMissing {
         /// The first one missing.
         missing: Position,
-        /// How many there are.
+        /// The number of items that are there.
         present: u64,
-        /// How many there should be.
+        /// The number of items that should be there.
         count: u64,
     },
     /// The items are not those that the span's hash speaks of.
@@ -60,15 +60,15 @@ pub enum Unverifiable {
     /// More text than a replay may hold.
     #[error("its items have {bytes} bytes, more than a replay holds")]
     TooLarge {
-        /// How much.
+        /// The size in bytes.
         bytes: u64,
     },
     /// An archive file that should hold the items is damaged.
     #[error("its items were pruned, and the archive file {file} is damaged: {error}")]
     TranscriptArchive {
-        /// Its path.
+        /// The file's path.
         file: String,
-        /// What is wrong.
+        /// The fault.
         error: String,
     },
     /// There is no image to start from, and none can be made by replaying what comes before.
@@ -80,7 +80,7 @@ pub enum Unverifiable {
     /// A span before it had to be replayed first and gave no image.
     #[error("the image that it starts from is gone, and the span before it, which starts at {start}, was {}", .verdict.label())]
     ChainBroken {
-        /// Where that span starts.
+        /// The first position of that span.
         start: Position,
         /// The kind of its verdict.
         verdict: VerdictKind,
@@ -91,7 +91,7 @@ pub enum Unverifiable {
     /// A bundle that the worker is started with is not what its ID says.
     #[error("bundle {id} is damaged: {error}")]
     BundleDamaged {
-        /// Its ID.
+        /// The bundle's ID.
         id: String,
         /// How.
         error: String,
@@ -108,9 +108,9 @@ pub enum Unverifiable {
     /// The rows of the vat's history do not form one chain.
     #[error("the vat's history is broken at position {position}: {what}")]
     HistoryBroken {
-        /// Where the chain breaks.
+        /// The position of the break.
         position: Position,
-        /// What was found there.
+        /// The rows or items that were found there.
         what: String,
     },
 }
@@ -162,7 +162,7 @@ impl Unverifiable {
         }
     }
 
-    /// What to do about it.
+    /// Advice for the operator.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {

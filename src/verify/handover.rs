@@ -9,10 +9,10 @@ use crate::record::Image;
 use crate::transcript::{Hash256, Position};
 use crate::verdict::VerdictKind;
 
-/// What the replay of a span leaves for the span after it.
+/// The image and the verdict that one span hands to the next.
 #[derive(Debug)]
 pub struct Handover {
-    /// Where that span starts.
+    /// The first position of that span.
     pub(super) start: Position,
     /// The kind of its verdict.
     pub(super) verdict: VerdictKind,
@@ -77,7 +77,7 @@ impl<'a> Chain<'a> {
         self.left = None;
     }
 
-    /// What the last span left.
+    /// The handover of the last span.
     #[must_use]
     pub fn left(&self) -> Option<&Handover> {
         self.left.as_ref()

@@ -1,4 +1,4 @@
-//! How a span's proved items fit to the rows around it: what its vat runs in, and the span that saved its image.
+//! The fit of a span's proved items to the rows around it: the vat's worker type, and the span that saved its image.
 //!
 //! [`crate::history`] looks at rows and at items as they stand; what is said here rests on items whose hash was checked.
 
@@ -49,7 +49,7 @@ pub(super) fn said_to_be_local(verdict: Verdict, options: &VatOptions, items: &[
     }
 }
 
-/// What only a vat in a process of its own leaves: another worker type, a snapshot, or metering.
+/// A trace that only a vat in a process of its own leaves: another worker type, a snapshot, or metering.
 fn sign_of_a_process(items: &[(Position, Item<'_>)]) -> Option<(Position, String)> {
     items.iter().find_map(|(position, item)| {
         let what = match &item.kind {
@@ -86,7 +86,7 @@ pub(super) fn broken_before(
                 .and_then(|(text, _)| Ok(saved_by(&text.parse().map_err(Verdict::Unverifiable)?)))
             {
                 Ok(saved) => saved,
-                // It has a verdict of its own where it was asked for.
+                // A span that was asked for has a verdict of its own.
                 Err(Verdict::Unverifiable(reason)) if reason.is_damage() && !before.is_asked => {
                     let what = format!("nothing proves what the span before it saved: {reason}");
                     return Ok(Some(broken(start, what)));

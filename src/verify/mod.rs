@@ -35,18 +35,18 @@ use crate::verdict::{Failure, Unverifiable, Verdict};
 pub use handover::{Chain, Handover};
 pub use report::{NamedImages, SpanReport};
 
-/// What all spans of a run have in common.
+/// The things that all spans of a run share.
 #[derive(Debug)]
 pub struct Context<'a> {
     /// The node's record.
     pub record: &'a Record,
-    /// Its rows.
+    /// The record's rows.
     pub survey: &'a Survey,
     /// The workers to replay with, each span with each.
     pub programs: &'a [WorkerProgram],
     /// The limits of a worker.
     pub limits: &'a Limits,
-    /// How replays are repeated.
+    /// The repetition of replays.
     pub repeats: Repeats<'a>,
     /// The place of the evidence of divergences, if it is kept.
     pub evidence: Option<&'a Keeper>,
@@ -150,7 +150,7 @@ impl<'a> SpanOnItsWay<'a> {
         };
         match (&self.planned.base, self.handed) {
             (Base::Chained, Some(handed)) => self.chained(handed, recorded),
-            // It has the recorded hash, so it is the recorded image.
+            // The handed image has the recorded hash, so it is the recorded image.
             (Base::Recorded { row_hash: Some(row_hash), .. }, Some(Handover { image: Some(image), .. }))
                 if *row_hash == recorded && image.hash() == recorded =>
             {

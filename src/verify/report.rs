@@ -13,33 +13,33 @@ use crate::span::{BaseKind, SpanBegins, SpanEnds};
 use crate::transcript::{Hash256, Position, SpanId};
 use crate::verdict::Verdict;
 
-/// What came of one span with one worker.
+/// The outcome of one span with one worker.
 #[derive(Debug)]
 pub struct SpanReport {
     /// Vat and bounds.
     pub id: SpanId,
     /// The vat's name, if it has one and is not gone.
     pub name: Option<String>,
-    /// Its incarnation.
+    /// The vat's incarnation.
     pub incarnation: u64,
-    /// Which of the workers replayed it.
+    /// The number of the worker, from 0.
     pub worker: usize,
     /// Whether it was asked for; if not, it was on the way to one that was.
     pub is_asked: bool,
-    /// Its first item, if that is known.
+    /// The first item, if it is known.
     pub begins: Option<SpanBegins>,
-    /// Its end, if that is known.
+    /// The end of the span, if it is known.
     pub ends: Option<SpanEnds>,
     /// The source of its items, once they were read and proved.
     pub items_from: Option<Origin>,
-    /// What it started from.
+    /// The base.
     pub base: BaseKind,
     /// The source of the recorded image that it started from: the first that has one, or the one whose copy was proved. An image that the span
     /// before handed over has the same hash, and is not read again.
     pub base_from: Option<Origin>,
     /// Set when it started from an image that a diverging replay of ours gave and that no record speaks of.
     pub is_base_unproved: bool,
-    /// What can be said of it.
+    /// The verdict.
     pub verdict: Verdict,
     /// Deliveries made and compared.
     pub deliveries: u64,
@@ -47,11 +47,11 @@ pub struct SpanReport {
     pub syscalls: u64,
     /// Whether the snapshot at its end was compared.
     pub is_hash_compared: bool,
-    /// Where the replay could not go on, if it did not come to the end.
+    /// The position at which the replay stopped, if it did not reach the end.
     pub stopped_at: Option<Position>,
     /// The size of the image that it saved, in bytes.
     pub image_bytes: Option<u64>,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
     /// Of a divergence: the evidence that was kept, or why none could be.
     pub evidence: Option<Result<Kept, EvidenceError>>,

@@ -1,6 +1,6 @@
 //! Connections: how many there are at once, and how long each may take.
 //!
-//! Owns the loop that accepts them. Whoever can reach the port can open connections, and each takes a descriptor that the database's
+//! Owns the loop that accepts them. Any client that reaches the port can open connections, and each takes a descriptor that the database's
 //! reader and the replays need. So there is a highest number; where it is reached, the oldest connection without a complete request is
 //! closed for each new one. A polite client is answered in any case, as its request comes at once and takes a moment.
 

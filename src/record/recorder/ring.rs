@@ -177,7 +177,7 @@ impl<S: ReadAt> Ring<S> {
                 Found::Record { bytes } => {
                     first = first.or(Some(at));
                     let text = window.text(at, bytes);
-                    // The writer may not have come to its end; or it may have two readings of which one is of stale bytes.
+                    // The writer may not have finished it; or it has two readings, one of them of stale bytes.
                     if at > 0
                         && self.spilled(at, bytes)?.is_none()
                         && take(text, self.place(at, bytes, text, false)).is_break()
