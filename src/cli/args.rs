@@ -71,7 +71,7 @@ impl DbArgs {
             tracing::warn!("{doubt}");
         }
         let survey = self.survey(&db, vats)?;
-        let recorder = self.recorder(&db, &archives, &survey)?;
+        let recorder = self.recorder(&db, &survey)?;
         Ok((Record::new(db, archives).with_recorder(recorder), survey))
     }
 
@@ -83,15 +83,16 @@ impl DbArgs {
         let faults = growing.doubts().iter().map(ToString::to_string).collect();
         let archives = Archives::open(transcripts, snapshots).unwrap_or(growing);
         let survey = self.survey(&db, &[])?;
-        let recorder = self.recorder(&db, &archives, &survey)?;
+        let recorder = self.recorder(&db, &survey)?;
         Ok((Record::new(db, archives).with_recorder(recorder), survey, faults))
     }
 
-    /// Reads the flight recorder and the slog files where closed spans lack items that no archive has.
-    fn recorder(&self, db: &KernelDb, archives: &Archives, survey: &Survey) -> Result<Recorder, CliError> {
+    /// Reads the flight recorder and the slog files where the database lacks items of closed spans.
+    fn recorder(&self, db: &KernelDb, survey: &Survey) -> Result<Recorder, CliError> {
         let mut wanted: HashMap<VatId, Vec<(Position, Position)>> = HashMap::new();
         for (SpanRow { id, .. }, present) in survey.spans.iter().filter(|(row, _)| !row.is_current) {
-            if *present < id.end.saturating_sub(id.start) && !archives.has_items(id) {
+            // An archive file may be damaged.
+            if *present < id.end.saturating_sub(id.start) {
                 wanted.entry(id.vat.clone()).or_default().push((id.start, id.end));
             }
         }

@@ -191,7 +191,12 @@ impl Record {
             }
         }
         match self.joined(id, recorded, part.as_ref().map(|(items, _)| items)) {
-            Ok(items) => return Ok((SpanText::whole(id.clone(), items), Origin::Recorder)),
+            Ok(items) => {
+                if let Some(fault) = &fault {
+                    tracing::warn!("{id}: its items were read from the source `recorder`: {fault}");
+                }
+                return Ok((SpanText::whole(id.clone(), items), Origin::Recorder));
+            }
             Err(Miss::Absent) => {}
             Err(Miss::Damaged(reason)) => fault = fault.or(Some(reason)),
             Err(Miss::Trouble(failure)) => trouble = trouble.or(Some(failure)),

@@ -21,6 +21,9 @@ use crate::record::image::keep_memory;
 use crate::verdict::{Unverifiable, Verdict};
 use crate::verify::{Chain, Context, SpanReport};
 
+/// The most threads of a run.
+const JOBS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
+
 /// Replays all units with all workers and hands each report to `report`, in the order of the plan: unit by unit, for
 /// each unit worker by worker. Ends early if `report` says so.
 pub fn run(
@@ -29,6 +32,7 @@ pub fn run(
     jobs: NonZeroUsize,
     mut report: impl FnMut(&SpanReport) -> ControlFlow<()>,
 ) {
+    let jobs = jobs.min(JOBS_MAX);
     let (runs, order) = runs::divide(units, context.programs.len(), jobs);
     let next = AtomicUsize::new(0);
     let cores = usable_cores();

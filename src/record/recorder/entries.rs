@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ring::Place;
-use crate::transcript::{Hash256, Position, SpanId, VatId};
+use crate::transcript::{Hash256, Items, Position, SpanId, VatId};
 
 /// Entries of one index, with some 100 bytes each. A ring of 100 MiB has about 150,000 that count.
 const ENTRIES_MAX: usize = 1 << 20;
@@ -151,6 +151,10 @@ impl Index {
             if let Some((position, hash)) = entry.end_position.zip(hash)
                 && (is_wanted(&vat, position) || is_wanted(&vat, position.saturating_add(1)))
             {
+                if self.saves.len() + reading.noted.len() >= ENTRIES_MAX {
+                    reading.passed_over += 1;
+                    return;
+                }
                 let vat = self.number_of(vat);
                 let hashes = self.saves.entry((vat, position)).or_default();
                 if !hashes.contains(&hash) && hashes.len() < ATTEMPTS_MAX {
@@ -231,6 +235,11 @@ impl Index {
     /// How many positions of a span have an attempt.
     pub(crate) fn count(&self, span: &SpanId) -> u64 {
         let Some(vat) = self.vats.get(&span.vat) else { return 0 };
+        // The end may be any number: no more steps than there are attempts.
+        if span.end.saturating_sub(span.start) > self.attempts.len() as u64 {
+            let is_in = |(of, position): &&(usize, Position)| of == vat && (span.start..span.end).contains(position);
+            return self.attempts.keys().filter(is_in).count() as u64;
+        }
         (span.start..span.end).filter(|position| self.attempts.contains_key(&(*vat, *position))).count() as u64
     }
 
@@ -251,6 +260,11 @@ pub(crate) fn item<E>(
     attempt: &Attempt,
     read: impl Fn(&At) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<Option<Vec<u8>>, E> {
+    let places =
+        attempt.syscalls.iter().flat_map(|(call, answer)| [call, answer]).chain([&attempt.deliver, &attempt.result]);
+    if places.map(|at| at.place.bytes()).sum::<u64>() > Items::BYTES_MAX {
+        return Ok(None);
+    }
     let mut item = Vec::new();
     let mut add = |at: &At, before: &str, field: fn(&Entry<'_>) -> Option<String>| -> Result<bool, E> {
         let Some(text) = read(at)? else { return Ok(false) };

@@ -39,6 +39,8 @@ use ring::{Place, RECORD_BYTES_MAX, Ring, RingError};
 const FILE_NAME: &str = "flight-recorder.bin";
 /// Bytes of entries that are kept of a gzip file; they are copied to a temporary file.
 const SPOOL_BYTES_MAX: u64 = 8 << 30;
+/// No more is read of a slog file, after unpacking.
+const SLOG_BYTES_MAX: u64 = 64 << 30;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Why a flight recorder or slog file can't be used.
@@ -132,7 +134,7 @@ impl Recorder {
         let is_gzip = ring::read_full(&file, &mut magic, 0)? == 2 && magic == GZIP_MAGIC;
         let mut reading = Reading::new(self.files.len());
         let texts = if is_gzip {
-            let decoder = flate2::read::MultiGzDecoder::new(BufReader::new(file));
+            let decoder = flate2::read::MultiGzDecoder::new(BufReader::new(file)).take(SLOG_BYTES_MAX);
             let mut spool = tempfile::tempfile()?;
             let mut at = 0;
             for_each_line(BufReader::new(decoder), |line, _| {
@@ -150,7 +152,9 @@ impl Recorder {
             spool
         } else {
             file.seek(SeekFrom::Start(0))?;
-            for_each_line(BufReader::new(&file), |line, at| {
+            // A node may go on writing: the lines that were there at the start.
+            let size = file.metadata()?.len().min(SLOG_BYTES_MAX);
+            for_each_line(BufReader::new((&file).take(size)), |line, at| {
                 self.index.note(&mut reading, line, Place::of_line(at, line), &is_wanted);
                 Ok(())
             })?;

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -28,6 +29,8 @@ const HEADER: u64 = 32;
 const MAGIC: &[u8; 8] = b"AG-SLOG!";
 /// Bytes of a record's length.
 const PREFIX: u64 = 8;
+/// No more records past the arena's end are looked for in one file.
+const SPILLS_MAX: u32 = 64;
 /// Longer records are passed over. The kernel's largest entries hold a bundle of some megabytes.
 pub(crate) const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// A larger arena is refused. A node's has 100 MiB.
@@ -115,6 +118,11 @@ impl Place {
         Self { at, bytes: u32::try_from(line.len()).unwrap_or(u32::MAX), is_spilled: false, digest: digest(line) }
     }
 
+    /// The length of the text in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.bytes)
+    }
+
     /// The line, if it is still the one that was read there first.
     pub(super) fn line(&self, file: &impl ReadAt) -> io::Result<Option<Vec<u8>>> {
         let mut line = vec![0; self.bytes as usize];
@@ -129,6 +137,8 @@ pub(crate) struct Ring<S> {
     source: S,
     arena: u64,
     end: u64,
+    /// The records past the arena's end that may still be looked for: each costs up to the size of a record, and a node writes one at a time.
+    spills_left: AtomicU32,
 }
 
 /// 64 bits of the sha256 of a text.
@@ -159,7 +169,7 @@ impl<S: ReadAt> Ring<S> {
         if arena > ARENA_BYTES_MAX {
             return Err(RingError::TooLarge(arena));
         }
-        Ok(Self { source, arena, end: if end < arena { end } else { 0 } })
+        Ok(Self { source, arena, end: if end < arena { end } else { 0 }, spills_left: AtomicU32::new(SPILLS_MAX) })
     }
 
     /// Gives each whole record's text, without its `\n`, once around from the header's end: the oldest first, unless the header is not
@@ -168,7 +178,8 @@ impl<S: ReadAt> Ring<S> {
     /// # Errors
     /// When the file can't be read.
     pub(crate) fn for_each(&self, mut take: impl FnMut(&[u8], Place) -> ControlFlow<()>) -> io::Result<()> {
-        let mut window = Window { ring: self, start: 0, bytes: Vec::new() };
+        let held = self.source.size()?.saturating_sub(HEADER);
+        let mut window = Window { ring: self, held, start: 0, bytes: Vec::new() };
         // A record that begins before the place where the reading began goes on beyond it.
         let mut first = None;
         let mut at = 0;
@@ -250,6 +261,13 @@ impl<S: ReadAt> Ring<S> {
 
     /// A record that the writer let go on past the arena's end.
     fn spilled(&self, at: u64, bytes: u64) -> io::Result<Option<Vec<u8>>> {
+        let from = (self.end + at) % self.arena;
+        if from + PREFIX < self.arena && from + PREFIX + bytes > self.arena {
+            let left = self.spills_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if left.is_err() {
+                return Ok(None);
+            }
+        }
         self.spilled_at((self.end + at) % self.arena, bytes)
     }
 
@@ -287,6 +305,8 @@ enum Found {
 /// A part of the arena in memory. Offsets count from the ring's end, once around and on.
 struct Window<'a, S> {
     ring: &'a Ring<S>,
+    /// The bytes of the arena that the file had when the reading began.
+    held: u64,
     start: u64,
     bytes: Vec<u8>,
 }
@@ -366,7 +386,7 @@ impl<S: ReadAt> Window<'_, S> {
     /// The next offset at which `\n{` follows after a length, or the arena's end.
     fn next_mark(&mut self, from: u64) -> io::Result<u64> {
         let mut at = from;
-        let held = self.ring.source.size()?.saturating_sub(HEADER);
+        let held = self.held;
         while at < self.ring.arena {
             let offset = (self.ring.end + at) % self.ring.arena;
             if offset >= held {
