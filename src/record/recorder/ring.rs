@@ -212,6 +212,11 @@ impl<S: ReadAt> Ring<S> {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn spills_left(&self) -> u32 {
+        self.spills_left.load(Ordering::Relaxed)
+    }
+
     fn place(&self, at: u64, bytes: u64, text: &[u8], is_spilled: bool) -> Place {
         let at = (self.end + at) % self.arena;
         Place { at, bytes: u32::try_from(bytes).unwrap_or(u32::MAX), is_spilled, digest: digest(text) }

@@ -399,3 +399,42 @@ fn a_search_ends() {
     let hints = Hints { items: [(5, b"first".to_vec())].into(), ..Hints::default() };
     assert!(matches!(recorder.items(&span, sha256(b"none of them"), hints), Err(Miss::Absent)));
 }
+
+#[test]
+fn the_end_of_a_span_may_be_any_number() {
+    let here = r#""vatID":"v3","deliveryNum":6,"#;
+    let lines = [
+        format!(r#"{{"type":"deliver",{here}"vd":[1]}}"#),
+        format!(r#"{{"type":"deliver-result",{here}"dr":["ok",null,{{"compute":1}}]}}"#),
+    ];
+    let recorder = recorder_of(&lines.each_ref().map(String::as_str));
+    let began = std::time::Instant::now();
+    for (end, expected) in [(8, true), (9, false), (u64::MAX, false)] {
+        let span = SpanId { vat: VatId::new("v3"), start: 5, end };
+        assert_eq!(recorder.may_have(&span, 0), expected, "{end}");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "each position was looked up");
+}
+
+/// An arena full of plausible lengths that each reach past its end: a second look at each would read 64 MiB.
+#[test]
+fn lengths_that_cross_the_end_are_looked_at_a_limited_number_of_times() {
+    let arena: u64 = 1 << 20;
+    let mut file = vec![0; 32];
+    file[..8].copy_from_slice(b"AG-SLOG!");
+    file[8..16].copy_from_slice(&arena.to_be_bytes());
+    while file.len() < 32 + arena as usize {
+        file.extend_from_slice(&(arena / 2).to_be_bytes());
+        file.extend_from_slice(b"\n{");
+    }
+    file.resize(32 + 2 * arena as usize, 0);
+    let ring = ring::Ring::open(&file[..]).expect("a ring");
+    let mut records = 0;
+    ring.for_each(|_, _| {
+        records += 1;
+        ControlFlow::Continue(())
+    })
+    .expect("read");
+    assert_eq!(records, 0);
+    assert_eq!(ring.spills_left(), 0);
+}
