@@ -71,10 +71,11 @@ impl Counter {
             "divergences" => {
                 let (kind, heap) = label.split_once('/').map_or((label, None), |(kind, heap)| (kind, Some(heap)));
                 let kind = FindingKind::ALL.into_iter().find(|known| known.label() == kind)?;
-                match heap {
-                    Some(heap) => Some(Self::Divergences(kind, Some(heap_of(heap)?))),
-                    None => Some(Self::Divergences(kind, None)),
-                }
+                let heap = match heap {
+                    Some(heap) => Some(HeapLikeness::ALL.into_iter().find(|known| known.label() == heap)?),
+                    None => None,
+                };
+                Some(Self::Divergences(kind, heap))
             }
             "contradictions" => {
                 let mut kinds = ContradictionKind::RESPONSES.into_iter();
@@ -90,11 +91,6 @@ impl Counter {
             _ => None,
         }
     }
-}
-
-fn heap_of(label: &str) -> Option<HeapLikeness> {
-    use HeapLikeness::{Different, GcSchedule, Isomorphic, Unknown};
-    [Isomorphic, GcSchedule, Different, Unknown].into_iter().find(|heap| heap.label() == label)
 }
 
 /// Counters with their values; a counter that is not in it is at 0.

@@ -13,7 +13,7 @@ pub fn is_ignored(signal: i32) -> bool {
 
 /// Whether a filter of system calls is on this process.
 pub fn has_seccomp_filter() -> bool {
-    // 0 is none, 1 the strict mode.
+    // 0 stands for no filter, 1 for the strict mode.
     status("Seccomp").as_deref() == Some("2")
 }
 

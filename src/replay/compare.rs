@@ -373,6 +373,17 @@ mod tests {
         names.split(' ').filter(|name| !name.is_empty()).map(set).collect()
     }
 
+    /// The findings of a delivery at position 7 that went to its end. Each recorded syscall returned nothing.
+    fn found(recorded: &[String], replayed: &[String]) -> Vec<Finding> {
+        let items: Vec<String> = recorded.iter().map(|text| format!(r#"{{"s":{text},"r":{NOTHING}}}"#)).collect();
+        let syscalls: Vec<Syscall<'_>> = items.iter().map(|text| serde_json::from_str(text).expect("json")).collect();
+        let mut check = SyscallCheck::new(&syscalls, &[]);
+        for text in replayed {
+            check.next(text).expect("a syscall");
+        }
+        check.finish(true).findings.into_iter().map(|finding| finding.at(7)).collect()
+    }
+
     #[test]
     fn the_same_again_has_no_finding() {
         let (answers, findings) = check(&calls("a b c"), &calls("a b c"));
@@ -471,13 +482,7 @@ mod tests {
         };
         let (recorded, mut replayed) = (texts("1"), texts("2"));
         replayed[2] = r#"["subscribe","p-1"]"#.to_owned();
-        let items: Vec<String> = recorded.iter().map(|text| format!(r#"{{"s":{text},"r":{NOTHING}}}"#)).collect();
-        let syscalls: Vec<Syscall<'_>> = items.iter().map(|text| serde_json::from_str(text).expect("json")).collect();
-        let mut check = SyscallCheck::new(&syscalls, &[]);
-        for text in &replayed {
-            check.next(text).expect("a syscall");
-        }
-        let found: Vec<Finding> = check.finish(true).findings.into_iter().map(|finding| finding.at(7)).collect();
+        let found = found(&recorded, &replayed);
         let told: Vec<_> = found
             .iter()
             .map(|finding| {
@@ -497,13 +502,7 @@ mod tests {
     fn a_moved_syscall_has_its_number_in_the_replay_and_its_text_from_the_start() {
         let long = set(&"x".repeat(5_000));
         let (recorded, replayed) = ([long.clone(), set("b")], [set("b"), long]);
-        let items: Vec<String> = recorded.iter().map(|text| format!(r#"{{"s":{text},"r":{NOTHING}}}"#)).collect();
-        let syscalls: Vec<Syscall<'_>> = items.iter().map(|text| serde_json::from_str(text).expect("json")).collect();
-        let mut check = SyscallCheck::new(&syscalls, &[]);
-        for text in &replayed {
-            check.next(text).expect("a syscall");
-        }
-        let found: Vec<Finding> = check.finish(true).findings.into_iter().map(|finding| finding.at(7)).collect();
+        let found = found(&recorded, &replayed);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!((finding.syscall, finding.moved_to, finding.argument), (Some(0), Some(1), None));
         assert!(finding.recorded.as_deref().is_some_and(|text| text.starts_with("[bytes 0 to ")), "{finding}");

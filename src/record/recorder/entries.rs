@@ -13,7 +13,7 @@
 //! Owns the index of attempts: places of texts, no text. It does no I/O and must never print a value again: an item is made of slices.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -111,7 +111,7 @@ pub(crate) struct Reading {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     vats: HashMap<VatId, usize>,
-    attempts: HashMap<(usize, Position), Vec<Attempt>>,
+    attempts: BTreeMap<(usize, Position), Vec<Attempt>>,
     saves: HashMap<(usize, Position), Vec<Hash256>>,
 }
 
@@ -235,12 +235,7 @@ impl Index {
     /// How many positions of a span have an attempt.
     pub(crate) fn count(&self, span: &SpanId) -> u64 {
         let Some(vat) = self.vats.get(&span.vat) else { return 0 };
-        // The end may be any number: no more steps than there are attempts.
-        if span.end.saturating_sub(span.start) > self.attempts.len() as u64 {
-            let is_in = |(of, position): &&(usize, Position)| of == vat && (span.start..span.end).contains(position);
-            return self.attempts.keys().filter(is_in).count() as u64;
-        }
-        (span.start..span.end).filter(|position| self.attempts.contains_key(&(*vat, *position))).count() as u64
+        self.attempts.range((*vat, span.start)..(*vat, span.end.max(span.start))).count() as u64
     }
 
     /// Whether a delivery to a vat is known.
